@@ -1,0 +1,1 @@
+"""Triton kernels, one file a mechanism; this file decides where they run."""

@@ -1,0 +1,19 @@
+"""labkit: the mechanisms inside sequence models and MLPs, as short functions, real kernels and lessons.
+
+`from labkit import attention_sinks` gives a mechanism room; `labkit.lm` and the other rooms load when first used.
+"""
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Import a room on first use, so that `import labkit; labkit.lm.load()` works and costs nothing before."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name == f"{__name__}.{name}":
+            raise AttributeError(f"labkit has no room called {name!r}") from None
+        raise
