@@ -4,7 +4,11 @@
 """
 
 import importlib
+import sys
 from typing import Any
+
+# jsonschema would build 35 grammars from it at import, two seconds in every kernel, for a format nobody here uses
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def __getattr__(name: str) -> Any:

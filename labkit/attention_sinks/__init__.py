@@ -1,7 +1,8 @@
 """Attention sinks: why a language model leans on its first token, and how that lets it read without end.
 
 Paper: Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks" (arXiv 2309.17453).
-Forms: `masked` (the definition), `banded`, `kernel`. On a real model: `SinkCache`, `streaming_nll`. Pictures: `explore…`.
+Forms: `masked` (the definition), `banded`, `kernel`. On a real model: `SinkCache`, `streaming_nll`. Pictures:
+`explore_cache`, `explore_map`, `explore_perplexity`.
 """
 
 from typing import Any
@@ -23,3 +24,12 @@ __all__ = [
     "token_by_token_nll",
     "visible",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The explorers load plotly, so they load only when asked for."""
+    if name.startswith("explore_"):
+        from . import explorer
+
+        return getattr(explorer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

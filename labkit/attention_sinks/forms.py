@@ -1,6 +1,6 @@
 """Sink attention: a query sees the first `n_sink` tokens, the `window` tokens before it, and itself.
 
-StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453), §3.2; learnable sink logits as in §3.3 ("learnable sink") and gpt-oss.
+StreamingLLM, Xiao et al. 2023 (arXiv 2309.17453), §3.2; learnable sink logits as gpt-oss has them.
 All forms take the same arguments and agree to rounding:
 
     q, k: (b h t d_k); v: (b h t d_v); n_sink, window: integers >= 0; scale: None means d_k ** -0.5;
@@ -25,8 +25,16 @@ def visible(t: int, n_sink: int, window: int) -> Bool[Tensor, "t t"]:
     return (j <= i) & ((j < n_sink) | (i - j <= window))
 
 
-def masked(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
-           scale: float | None = None, sink_logits: PerHead | None = None) -> Values:
+def masked(
+    q: Queries,
+    k: Queries,
+    v: Values,
+    *,
+    n_sink: int,
+    window: int,
+    scale: float | None = None,
+    sink_logits: PerHead | None = None,
+) -> Values:
     """The definition: softmax(q kᵀ · scale) over the keys that `visible` allows, times v. Cost t²."""
     dtype, (q, k, v, scale) = q.dtype, checked(q, k, v, n_sink, window, scale, sink_logits)
     scores = einsum(q, k, "b h i d, b h j d -> b h i j") * scale
@@ -35,11 +43,19 @@ def masked(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
     return einsum(pattern, v, "b h i j, b h j d -> b h i d").to(dtype)
 
 
-def banded(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
-           scale: float | None = None, sink_logits: PerHead | None = None) -> Values:
+def banded(
+    q: Queries,
+    k: Queries,
+    v: Values,
+    *,
+    n_sink: int,
+    window: int,
+    scale: float | None = None,
+    sink_logits: PerHead | None = None,
+) -> Values:
     """The same in time and memory linear in t: blocks of queries meet their band of keys, and the sinks.
 
-    Queries go in n blocks of `block`; block n's band is the `window` keys before it and its own. Cost t · (window + block).
+    Queries go in n blocks of `block`; a block's band is the `window` keys before it and its own. Cost t · (window + block).
     """
     dtype, (q, k, v, scale) = q.dtype, checked(q, k, v, n_sink, window, scale, sink_logits)
     t = q.shape[2]
@@ -67,8 +83,16 @@ def banded(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
     return rearrange(out, "b h n i d -> b h (n i) d")[:, :, :t].to(dtype)
 
 
-def kernel(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
-           scale: float | None = None, sink_logits: PerHead | None = None) -> Values:
+def kernel(
+    q: Queries,
+    k: Queries,
+    v: Values,
+    *,
+    n_sink: int,
+    window: int,
+    scale: float | None = None,
+    sink_logits: PerHead | None = None,
+) -> Values:
     """The same as a Triton kernel: online softmax, blocks outside the band are skipped (kernels/attention_sinks.py)."""
     from kernels.attention_sinks import sink_attention
 
@@ -76,7 +100,9 @@ def kernel(q: Queries, k: Queries, v: Values, *, n_sink: int, window: int,
     return sink_attention(q, k, v, n_sink=n_sink, window=window, scale=scale, sink_logits=sink_logits)
 
 
-def softmax_with_sink(scores: Float[Tensor, "b h *rest s"], sink_logits: PerHead | None) -> Float[Tensor, "b h *rest s"]:
+def softmax_with_sink(
+    scores: Float[Tensor, "b h *rest s"], sink_logits: PerHead | None
+) -> Float[Tensor, "b h *rest s"]:
     """Softmax over the last axis with one more logit a head in the denominator: exp(s) / (Σ exp(s) + exp(sink))."""
     if sink_logits is None:
         return scores.softmax(-1)
@@ -85,8 +111,9 @@ def softmax_with_sink(scores: Float[Tensor, "b h *rest s"], sink_logits: PerHead
     return torch.cat([scores, column], -1).softmax(-1)[..., :-1]
 
 
-def checked(q: Tensor, k: Tensor, v: Tensor, n_sink: int, window: int, scale: float | None,
-            sink_logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor, float]:
+def checked(
+    q: Tensor, k: Tensor, v: Tensor, n_sink: int, window: int, scale: float | None, sink_logits: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """Refuse bad input in one line; otherwise q, k, v in the dtype to accumulate in, and the scale."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:

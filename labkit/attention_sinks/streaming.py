@@ -1,4 +1,6 @@
-"""How well a language model reads on when its cache is cut: negative log-likelihoods, token by token and all at once."""
+"""How well a language model reads on when its cache is cut: losses, token by token and all at once."""
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,8 @@ class SinkAttention:
     """The sink cache's attention for a whole text in one pass: what every token would have seen, side by side.
 
     Positions are relative, so a key in the window may keep its place in the text; only the distance to a sink differs:
-    token i stands at p_i = min(i, n_sink + window) in the cache. So each query is rotated twice, by i for the window and by
-    p_i for the sinks, and each key lives in one half of a doubled head: [q_i, q_p] · [k, 0] or [q_i, q_p] · [0, k].
+    token i stands at p_i = min(i, n_sink + window) in the cache. So each query is rotated twice, by i for the window
+    and by p_i for the sinks, and each key lives in one half of a doubled head: [q_i, q_p] · [k, 0] or [q_i, q_p] · [0, k].
     """
 
     def __init__(self, n_sink: int, window: int, positions: Positions = "cache"):
@@ -62,7 +64,7 @@ def token_by_token_nll(lm: LanguageModel, ids: Ids, *, n_sink: int, window: int,
     """The same by the definition: feed one token, score the next, evict, go on (the paper's evaluation loop)."""
     check_text(ids)
     cache, losses = SinkCache(n_sink, window, positions), []
-    for token, following in zip(ids[:-1], ids[1:], strict=True):
+    for token, following in pairwise(ids):
         logits = lm(token.view(1, 1), cache=cache)
         losses.append(F.cross_entropy(logits[0], following[None]))
     return torch.stack(losses)
@@ -75,7 +77,7 @@ def dense_nll(lm: LanguageModel, ids: Ids) -> Nll:
 
 
 def recompute_nll(lm: LanguageModel, ids: Ids, *, length: int, at: Ids, batch: int = 16) -> Float[Tensor, " n"]:
-    """The honest alternative to a cache: for each position in `at`, read the last `length` tokens afresh, score the next.
+    """The alternative to a cache: for each position in `at`, read the last `length` tokens afresh, score the next.
 
     at: (n,) positions with length − 1 <= at < t − 1. Returns (n,), comparable with streaming_nll(…)[at].
     """

@@ -124,8 +124,10 @@ class LanguageModel:
         cache = WholeText() if cache is None else cache
         reach = cache.begin(self, *ids.shape)
         if reach >= self.config.context:
-            raise ValueError(f"ids: token {reach + 1} is past the model's context of {self.config.context} tokens: "
-                             "shorten the text, or stream it through a cache that evicts")
+            raise ValueError(
+                f"ids: token {reach + 1} is past the model's context of {self.config.context} tokens: "
+                "shorten the text, or stream it through a cache that evicts"
+            )
         eps, d = self.config.norm_eps, self.config.d_model
 
         x = tap("embedding", F.embedding(ids, self.W_E))
@@ -158,9 +160,16 @@ class LanguageModel:
         return F.linear(rearrange(mixed, "b h t d -> b t (h d)"), W_O)
 
     def _check(self, ids: Tensor) -> None:
-        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32) or ids.ndim != 2 or not ids.numel():
+        if (
+            not isinstance(ids, Tensor)
+            or ids.dtype not in (torch.int64, torch.int32)
+            or ids.ndim != 2
+            or not ids.numel()
+        ):
             got = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
-            raise ValueError(f"ids: expected integers of shape (b t) with t >= 1, got {got}; lm.encode(text)[None] makes one")
+            raise ValueError(
+                f"ids: expected integers of shape (b t) with t >= 1, got {got}; lm.encode(text)[None] makes one"
+            )
         if ids.min() < 0 or ids.max() >= len(self.W_E):
             raise ValueError(f"ids: expected 0 <= id < {len(self.W_E)}, got {int(ids.min())} to {int(ids.max())}")
 
@@ -197,8 +206,9 @@ class WholeText:
         return softmax_attention(i, rotate(q, self.rotation), rotate(k, self.rotation), v, None, tap)
 
 
-def softmax_attention(i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tap: Tap,
-                      scale: float | None = None) -> Tensor:
+def softmax_attention(
+    i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tap: Tap, scale: float | None = None
+) -> Tensor:
     """softmax(q kᵀ · scale + mask) v with grouped heads. mask: (t s) bool, or None for causal (the t newest of s).
 
     The t × s scores and weights exist only when a tap wants them.
@@ -207,8 +217,9 @@ def softmax_attention(i: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | No
     if mask is None and t not in (1, s):
         mask = torch.ones(t, s, dtype=torch.bool).tril(s - t)
     if not tap.wants(f"{i}.scores", f"{i}.pattern"):
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and t > 1, scale=scale,
-                                              enable_gqa=True)
+        return F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=mask is None and t > 1, scale=scale, enable_gqa=True
+        )
     if mask is None:
         mask = torch.ones(t, s, dtype=torch.bool).tril(s - t)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

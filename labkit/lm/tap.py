@@ -57,8 +57,11 @@ class Tap:
 def _match(pattern: str, known: list[str], what: str) -> set[str]:
     found = {name for name in known if fnmatchcase(name, pattern)}
     if not found:
-        raise ValueError(f"{what}: nothing is called {pattern!r}; names are 'embedding', 'final' and, for block i, "
-                         + ", ".join(f"'i.{name}'" for name in IN_A_BLOCK) + " ('*.pattern' takes every block)")
+        raise ValueError(
+            f"{what}: nothing is called {pattern!r}; names are 'embedding', 'final' and, for block i, "
+            + ", ".join(f"'i.{name}'" for name in IN_A_BLOCK)
+            + " ('*.pattern' takes every block)"
+        )
     return found
 
 

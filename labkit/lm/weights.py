@@ -28,7 +28,7 @@ IN_GGUF = {
 
 
 def load(name: str = "smollm2") -> LanguageModel:
-    """The model of this asset, in float32 on the CPU. The first call fetches and converts; later ones take about a second."""
+    """The model of this asset, in float32 on the CPU; the first call fetches and converts, later ones map the file."""
     gguf = assets.path(name)
     file = assets.derived(name, f"float32-v{FORMAT}.safetensors", lambda out: convert(gguf, out))
     with safe_open(file, framework="pt") as f:
@@ -41,7 +41,7 @@ def load(name: str = "smollm2") -> LanguageModel:
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Read a Llama-architecture GGUF file, dequantise it to float32, and write tensors, sizes and tokenizer to `out`."""
+    """Dequantise a Llama-architecture GGUF file to float32; write tensors, sizes and tokenizer to `out`."""
     from gguf import GGUFReader, dequantize  # a second to import: only the conversion needs it
 
     reader = GGUFReader(gguf)
@@ -87,5 +87,7 @@ def tokenizer_of(field: dict) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     control = 3  # GGUF's token type for <|endoftext|> and its like
-    tokenizer.add_special_tokens([AddedToken(w, special=True) for w, kind in zip(words, kinds, strict=True) if kind == control])
+    tokenizer.add_special_tokens(
+        [AddedToken(w, special=True) for w, kind in zip(words, kinds, strict=True) if kind == control]
+    )
     return tokenizer
