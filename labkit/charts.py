@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from .theme import BLUE, FAINT, Figure, token
 
 
-def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: Sequence[str] = (), log: bool = False) -> Figure:
+def bars(
+    values: Mapping[str, float], *, title: str, axis: str, highlight: Sequence[str] = (), log: bool = False
+) -> Figure:
     """One horizontal bar a name, its number (three significant digits) at its end; highlighted ones in blue."""
     names = [token(name).replace("·", " ") for name in values]
     numbers = [f"{value:.3g}" for value in values.values()]
@@ -31,7 +33,13 @@ def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: Seque
 
 
 def lines(
-    series: Mapping[str, Sequence[float]], x: Sequence[float], *, title: str, x_title: str, y_title: str, log: bool = False
+    series: Mapping[str, Sequence[float]],
+    x: Sequence[float],
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    log: bool = False,
 ) -> Figure:
     """One line a name over x; the summary gives each line's first, largest and last number."""
     traces = [

@@ -27,8 +27,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The explorers load plotly, so they load only when asked for."""
-    if name.startswith("explore_"):
+    """Pictures load plotly, so they load only when asked for."""
+    if name.startswith(("explore_", "draw_")):
         from . import explorer
 
         return getattr(explorer, name)

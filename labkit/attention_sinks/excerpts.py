@@ -18,7 +18,7 @@ from .cache import Positions
 from .streaming import Ids, Nll, dense_nll, streaming_nll
 
 TABLE = Path(__file__).resolve().parents[2] / "data" / "attention_sinks.safetensors"
-N_SINK, WINDOW, POSITIONS = (0, 1, 2, 4, 8), (32, 64, 128, 256), get_args(Positions)
+N_SINK, WINDOW, POSITIONS = (0, 1, 2, 4), (32, 64, 128, 256), get_args(Positions)
 EXCERPT = 512  # tokens of each text in the table
 
 

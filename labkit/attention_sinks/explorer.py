@@ -292,3 +292,25 @@ def perplexity_figure(
         f"perplexity {b:.3g} against {a:.3g} with the whole context",
         cards={"whole context": f"{a:.3g}", "cut cache": f"{b:.3g}", "ratio": f"{b / a:.2f}"},
     )
+
+
+# -------------------------------------------------------------- the kernel's tiles
+def draw_visits(visits: np.ndarray, *, block_q: int, block_k: int) -> Figure:
+    """Which blocks of keys each program of the kernel reads; visits: (programs, blocks) counts."""
+    n, m = visits.shape
+    trace = dict(
+        type="heatmap", z=grid(np.where(visits > 0, 1.0, np.nan)), zmin=0, zmax=1.4, showscale=False, xgap=2, ygap=2
+    )
+    layout = dict(
+        width=420,
+        height=120 + 34 * n,
+        xaxis=dict(title_text=f"block of {block_k} keys", dtick=1, showgrid=False, range=[-0.5, m - 0.5]),
+        yaxis=dict(title_text=f"block of {block_q} queries", dtick=1, showgrid=False, range=[n - 0.5, -0.5]),
+    )
+    return Figure(
+        [trace],
+        layout,
+        title="Which keys does each program read?",
+        alt="a grid of programs by blocks of keys",
+        summary="; ".join(f"program {i}: blocks {np.flatnonzero(row).tolist()}" for i, row in enumerate(visits)),
+    )

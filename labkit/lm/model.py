@@ -82,6 +82,10 @@ class LanguageModel:
         half = torch.arange(0, config.d_head, 2, dtype=torch.float64) / config.d_head
         self.angular_speed = config.rope_base**-half  # (d_head/2,) radians per position, fast to slow
 
+    def weights(self) -> list[Tensor]:
+        """Every weight tensor of the model, once."""
+        return [self.W_E, *(W for layer in self.layers for W in vars(layer).values()), self.final_norm]
+
     # ------------------------------------------------------------------ text
     def encode(self, text: str) -> Int[Tensor, " t"]:
         """The text's token ids. The model has no begin-of-text token: the first token of the text comes first."""

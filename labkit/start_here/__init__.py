@@ -11,9 +11,13 @@ __all__ = ["lens"]
 
 
 def __getattr__(name: str) -> Any:
-    """The explorer loads plotly, so it loads only when asked for."""
+    """What shows something loads plotly or IPython, so it loads only when asked for."""
     if name == "explore":
         from .explorer import explore
 
         return explore
+    if name == "course_map":
+        from .lessons import course_map
+
+        return course_map
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
