@@ -53,9 +53,10 @@ def lines(
         xaxis=dict(title_text=x_title, showgrid=False),
         yaxis=dict(title_text=y_title, **(dict(type="log", dtick=1, exponentformat="power") if log else {})),
     )
-    said = "; ".join(
-        f"{name}: {float(y[0]):.3g} first, {float(max(y)):.3g} at most (at {x_title} {x[max(range(len(y)), key=y.__getitem__)]}), "
-        f"{float(y[-1]):.3g} last"
-        for name, y in series.items()
-    )
+    said = "; ".join(f"{name}: {_course_of(y, x, x_title)}" for name, y in series.items())
     return Figure(traces, layout, title=title, alt=f"lines of {y_title} over {x_title}", summary=said)
+
+
+def _course_of(y: Sequence[float], x: Sequence[float], x_title: str) -> str:
+    top = max(range(len(y)), key=y.__getitem__)
+    return f"{y[0]:.3g} first, {y[top]:.3g} at most (at {x_title} {x[top]}), {y[-1]:.3g} last"

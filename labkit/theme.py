@@ -64,7 +64,7 @@ class Figure(go.Figure):
     ):
         layout = {"title": {"text": escape(title)}, "template": "labkit", "showlegend": False, **layout}
         super().__init__({"data": list(data), "layout": layout})
-        words = {"alt": alt, "summary": summary, "cards": dict(cards or {})}
+        words = {"title": title, "alt": alt, "summary": summary, "cards": dict(cards or {})}
         self.update_layout(meta=words)
 
     @property
@@ -75,7 +75,8 @@ class Figure(go.Figure):
     def summary(self) -> str:
         """Title, alt text and numbers, as deterministic plain text."""
         cards = "; ".join(f"{name} {value}" for name, value in self.cards.items())
-        return "\n".join(filter(None, (f"{self.layout.title.text}  [{self.alt}]", self.layout.meta["summary"], cards)))
+        said = f"{self.layout.meta['title']}  [{self.alt}]", self.layout.meta["summary"], cards
+        return "\n".join(filter(None, said))
 
     @property
     def cards(self) -> dict[str, str]:

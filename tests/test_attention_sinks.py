@@ -43,7 +43,15 @@ def one_query_at_a_time(q, k, v, n_sink, window, scale, sink_logits) -> Tensor:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 40), st.integers(0, 45), st.integers(0, 45), st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 9))
+@given(
+    st.integers(0, 40),
+    st.integers(0, 45),
+    st.integers(0, 45),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 9),
+)
 def test_masked_and_banded_are_the_loop_over_queries(t, n_sink, window, d_k, d_v, with_sink, seed):
     q, k, v = draw(1, 2, t, d_k, d_v, seed=seed)
     sink = torch.tensor([0.3, -2.0], dtype=torch.float64) if with_sink else None
@@ -89,7 +97,9 @@ def test_half_precision_is_accumulated_in_single(form):
 def test_a_sink_logit_of_minus_infinity_is_none(form):
     q, k, v = draw(1, 2, 20, 4, 4, torch.float32)
     never = torch.full((2,), -torch.inf)
-    assert torch.allclose(form(q, k, v, n_sink=1, window=4, sink_logits=never), form(q, k, v, n_sink=1, window=4), atol=1e-6)
+    assert torch.allclose(
+        form(q, k, v, n_sink=1, window=4, sink_logits=never), form(q, k, v, n_sink=1, window=4), atol=1e-6
+    )
 
 
 def test_banded_attention_of_a_long_text_needs_no_square_matrix():
@@ -114,7 +124,9 @@ def test_banded_attention_of_a_long_text_needs_no_square_matrix():
         (dict(q=[1]), "q: expected a float tensor (b h t d), got list"),
         (dict(q=torch.zeros(1, 2, 8, 4, dtype=torch.long)), "q: expected a float tensor"),
         (dict(k=torch.zeros(1, 2, 9, 4)), "k: expected (b h t d_k) = (1, 2, 8, 4) like q, got (1, 2, 9, 4)"),
-        (dict(v=torch.zeros(1, 3, 8, 4)), "v: expected (b h t d_v) = (1, 2, 8, 'd_v') beside q, got (1, 3, 8, 4)"),
+        (dict(v=torch.zeros(1, 3, 8, 4)), "v: expected (b h t d_v) with (b h t) = (1, 2, 8) like q, got (1, 3, 8, 4)"),
+        (dict(v=torch.zeros(1, 8, 2, 4)), "got (1, 8, 2, 4): did you mean v.transpose(1, 2)?"),
+        (dict(k=torch.zeros(1, 8, 2, 4)), "got (1, 8, 2, 4): did you mean k.transpose(1, 2)?"),
         (dict(v=torch.zeros(1, 2, 8, 4).double()), "v: expected torch.float32 on cpu like q, got torch.float64"),
         (dict(window=-1), "window: expected an integer >= 0, got -1"),
         (dict(n_sink=1.5), "n_sink: expected an integer >= 0, got 1.5"),

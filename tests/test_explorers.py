@@ -81,11 +81,13 @@ def test_the_plot_is_always_what_the_figure_function_drew(explorer):
 def plain(x):
     if isinstance(x, dict):
         return {key: plain(value) for key, value in x.items()}
-    return plain(x.tolist()) if isinstance(x, np.ndarray) else [plain(y) for y in x] if isinstance(x, (list, tuple)) else x
+    return (
+        plain(x.tolist()) if isinstance(x, np.ndarray) else [plain(y) for y in x] if isinstance(x, (list, tuple)) else x
+    )
 
 
 def test_python_takes_a_small_part_of_the_hundred_milliseconds(explorer):
-    name, control = next((n, c) for n, c in explorer.controls.items() if len(corners(c)) > 1)
+    control = next(c for c in explorer.controls.values() if len(corners(c)) > 1)
     took = []
     for value in corners(control) * 4:
         began = time.perf_counter()
@@ -142,7 +144,9 @@ def test_a_figure_speaks_text_and_draws_without_the_network():
 
 
 def test_a_heat_map_keeps_its_gaps():
-    figure = Figure([dict(type="heatmap", z=grid([[1, np.nan], [3, 4]]))], {}, title="Gaps?", alt="two by two", summary="one gap")
+    figure = Figure(
+        [dict(type="heatmap", z=grid([[1, np.nan], [3, 4]]))], {}, title="Gaps?", alt="two by two", summary="one gap"
+    )
     live = LiveFigure(figure)
     assert live.data[0]._props["z"]["shape"] == "2, 2"
     json.dumps(figure._repr_mimebundle_(), allow_nan=False)

@@ -28,8 +28,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Pictures load plotly, so they load only when asked for."""
-    if name.startswith(("explore_", "draw_")):
+    if name.startswith("explore_"):
         from . import explorer
 
         return getattr(explorer, name)
+    if name == "draw_visits":
+        from .figures import draw_visits
+
+        return draw_visits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -55,7 +55,7 @@ def banded(
 ) -> Values:
     """The same in time and memory linear in t: blocks of queries meet their band of keys, and the sinks.
 
-    Queries go in n blocks of `block`; a block's band is the `window` keys before it and its own. Cost t · (window + block).
+    Queries go in n blocks; a block's band is the `window` keys before it and its own. Cost t · (window + block).
     """
     dtype, (q, k, v, scale) = q.dtype, checked(q, k, v, n_sink, window, scale, sink_logits)
     t = q.shape[2]
@@ -122,14 +122,17 @@ def checked(
         if (x.dtype, x.device) != (q.dtype, q.device):
             raise ValueError(f"{name}: expected {q.dtype} on {q.device} like q, got {x.dtype} on {x.device}")
     if k.shape != q.shape:
-        raise ValueError(f"k: expected (b h t d_k) = {tuple(q.shape)} like q, got {tuple(k.shape)}")
+        turned = ": did you mean k.transpose(1, 2)?" if k.transpose(1, 2).shape == q.shape else ""
+        raise ValueError(f"k: expected (b h t d_k) = {tuple(q.shape)} like q, got {tuple(k.shape)}{turned}")
     if v.shape[:3] != q.shape[:3]:
-        raise ValueError(f"v: expected (b h t d_v) = {(*q.shape[:3], 'd_v')} beside q, got {tuple(v.shape)}")
+        turned = ": did you mean v.transpose(1, 2)?" if v.transpose(1, 2).shape[:3] == q.shape[:3] else ""
+        wanted = f"(b h t d_v) with (b h t) = {tuple(q.shape[:3])}"
+        raise ValueError(f"v: expected {wanted} like q, got {tuple(v.shape)}{turned}")
     for name, n in (("n_sink", n_sink), ("window", window)):
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"{name}: expected an integer >= 0, got {n!r}")
     if sink_logits is not None and (not isinstance(sink_logits, Tensor) or sink_logits.shape != q.shape[1:2]):
-        got = tuple(sink_logits.shape) if isinstance(sink_logits, Tensor) else type(sink_logits).__name__
+        got = f"{tuple(sink_logits.shape)}" if isinstance(sink_logits, Tensor) else type(sink_logits).__name__
         raise ValueError(f"sink_logits: expected (h) = ({q.shape[1]},), one a head, got {got}")
     wide = torch.promote_types(q.dtype, torch.float32)
     return q.to(wide), k.to(wide), v.to(wide), q.shape[-1] ** -0.5 if scale is None else scale

@@ -22,7 +22,7 @@ class SinkAttention:
 
     Positions are relative, so a key in the window may keep its place in the text; only the distance to a sink differs:
     token i stands at p_i = min(i, n_sink + window) in the cache. So each query is rotated twice, by i for the window
-    and by p_i for the sinks, and each key lives in one half of a doubled head: [q_i, q_p] · [k, 0] or [q_i, q_p] · [0, k].
+    and by p_i for the sinks, and each key lives in one half of a doubled head: [q_i, q_p] · [k, 0] or · [0, k].
     """
 
     def __init__(self, n_sink: int, window: int, positions: Positions = "cache"):

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from labkit.explorer import Explorer, slider, text
@@ -38,7 +39,7 @@ def lens_figure(lm: LanguageModel, p: Tensor, prompt: str, depth: int) -> Figure
     best = p[depth].topk(TOP)
     words = [token(w) for w in lm.tokens(best.indices)]
     answer = int(p[-1].argmax())
-    name = token(lm.decode(answer))
+    name = token(lm.decode(torch.tensor(answer)))
     line = p[:, answer].tolist()
     bars = dict(
         type="bar",
@@ -82,7 +83,7 @@ def lens_figure(lm: LanguageModel, p: Tensor, prompt: str, depth: int) -> Figure
         [bars, along, here],
         layout,
         title="What would the model say if it stopped reading here?",
-        alt="bars of the likeliest next tokens at one depth, and a line of the final answer's probability along the depth",
+        alt="bars of the likeliest next tokens at one depth; a line of the final answer's probability over all depths",
         summary=f"{prompt!r} after {depth} of {len(line) - 1} blocks: {words[0]} {float(best.values[0]):.2f}; "
         f"the final answer {name} has {line[depth]:.2f} here",
         cards={

@@ -23,6 +23,8 @@ def about() -> list[tuple[str, str, str, str]]:
         title = re.search(r"^# # (.+)$", first, re.MULTILINE)
         shows, minutes = re.search(r"\*\*(.+?)\*\*", text), re.search(r"[Aa]bout (\d+) minutes", text)
         if not (title and shows and minutes):
-            raise ValueError(f'{lesson.name}: its first cell needs "# Title", a sentence in **bold** and "About N minutes"')
+            raise ValueError(
+                f'{lesson.name}: its first cell needs "# Title", a sentence in **bold** and "About N minutes"'
+            )
         found.append((lesson.stem, title[1], shows[1], minutes[1]))
     return found

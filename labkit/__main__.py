@@ -1,0 +1,136 @@
+"""The command line: `labkit …`, or `python -m labkit …`. Nothing heavy is imported before a command needs it."""
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="A teaching lab for the mechanisms inside models.")
+assets_app = typer.Typer(no_args_is_help=True, help="The models and data that the lessons stand on.")
+app.add_typer(assets_app, name="assets")
+
+
+def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose failure is one sentence and exit status 1, not a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (LookupError, ValueError, RuntimeError, OSError) as error:
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            typer.echo(f"labkit: {message}", err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@plainly
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab on your copies of the lessons; options such as --port 8899 and --no-browser go to JupyterLab."""
+    from labkit import launch
+
+    launch.lab(context.args)
+
+
+@app.command()
+@plainly
+def build(
+    notebooks: Annotated[list[str] | None, typer.Argument(help="such as 10_attention_sinks; all by default")] = None,
+) -> None:
+    """Build notebooks/*.ipynb from their .py: run them, and put a picture beside every live figure."""
+    from labkit import build
+
+    build.build(notebooks or [])
+
+
+@app.command()
+@plainly
+def hint(
+    exercise: str, level: Annotated[int, typer.Option(min=1, max=3, help="1 question, 2 formula, 3 pseudocode")] = 1
+) -> None:
+    """A hint for an exercise, such as attention_sinks.window_mask."""
+    from labkit import course
+
+    typer.echo(course.hint_text(exercise, level))
+
+
+@app.command()
+@plainly
+def solve(exercise: str) -> None:
+    """The solution of an exercise."""
+    from labkit import course
+
+    typer.echo(course.solve_text(exercise))
+
+
+@app.command()
+@plainly
+def claims() -> None:
+    """What the papers claim and what the lessons measured, in one table."""
+    from labkit import course, launch
+
+    typer.echo(course.claims_table(course.claims(sorted(launch.LESSONS.glob("*.ipynb")))))
+
+
+@app.command()
+@plainly
+def progress() -> None:
+    """Which exercises you have solved."""
+    from labkit import course
+
+    typer.echo(course.progress_text())
+
+
+@app.command()
+@plainly
+def bench() -> None:
+    """Run every benchmark in bench/, each in its own process, and print its table."""
+    from labkit import launch
+
+    for script in sorted(Path(launch.ROOT / "bench").glob("*.py")):
+        typer.echo(f"== {script.stem}")
+        if subprocess.run([sys.executable, str(script)]).returncode:
+            raise RuntimeError(f"bench/{script.name} failed")
+
+
+@assets_app.command("list")
+@plainly
+def list_assets() -> None:
+    """What there is: name, size, licence, where it comes from."""
+    from labkit import assets
+
+    for name in assets.names():
+        asset = assets.entry(name)
+        typer.echo(f"{name:20} {asset.size / 1e6:8.1f} MB  {asset.licence:24} {asset.package} {asset.version}")
+
+
+@assets_app.command("fetch")
+@plainly
+def fetch_assets(names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Fetch what is not here yet (all by default) and check its sha256."""
+    from labkit import assets
+
+    assets.fetch(names or assets.names())
+
+
+@assets_app.command("verify")
+@plainly
+def verify_assets() -> None:
+    """Check the sha256 of everything that was fetched."""
+    from labkit import assets
+
+    states = assets.verify()
+    for name, state in states.items():
+        typer.echo(f"{name:20} {state}")
+    if damaged := [name for name, state in states.items() if state == "damaged"]:
+        raise RuntimeError(f"{', '.join(damaged)}: not what was fetched; run labkit assets fetch {' '.join(damaged)}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,184 @@
+"""The lessons as files, and each of them run from a fresh kernel, unsolved and solved."""
+
+import ast
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import psutil
+import pytest
+from nbformat import NotebookNode
+
+from labkit import build
+
+LESSONS = build.sources()
+SECONDS, BYTES = 60, 4 << 30  # a lesson's budget on two cores
+LINES = 15  # of one cell: what one sees without scrolling
+COMPARED = 3  # cells of a lesson whose text nbval compares, at least
+
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+
+
+def test_there_are_lessons_and_each_is_built():
+    assert LESSONS
+    assert {path.stem for path in LESSONS} == {path.stem for path in build.LESSONS.glob("*.ipynb")}
+
+
+@each_lesson
+def test_the_notebook_says_what_its_source_says(lesson: Path):
+    assert _text(jupytext.read(lesson)) == _text(_built(lesson)), f"run: labkit build {lesson.stem}"
+
+
+@each_lesson
+def test_the_notebook_was_run_after_the_last_edit_of_its_source(lesson: Path):
+    hash_then = _built(lesson).metadata.labkit.source_sha256
+    assert hash_then == build.source_sha256(lesson), f"outputs may be stale; run: labkit build {lesson.stem}"
+
+
+@each_lesson
+def test_every_code_cell_was_run_in_order(lesson: Path):
+    counts = [cell.execution_count for cell in _code(lesson)]
+    assert counts == list(range(1, len(counts) + 1))  # nbval compares nothing where there is no count
+
+
+@each_lesson
+def test_enough_cells_are_really_compared(lesson: Path):
+    compared = [cell for cell in _code(lesson) if _compared_text(cell)]
+    assert len(compared) >= COMPARED
+
+
+@each_lesson
+def test_no_cell_is_left_out_of_the_run(lesson: Path):
+    for cell in _code(lesson):
+        assert "nbval-skip" not in _tags(cell) and "NBVAL_SKIP" not in cell.source, cell.source
+
+
+@each_lesson
+def test_a_cell_fails_only_where_the_lesson_means_it(lesson: Path):
+    for cell in _code(lesson):
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in _tags(cell)), cell.source
+
+
+@each_lesson
+def test_no_output_is_a_warning(lesson: Path):
+    noise = [o.text for cell in _code(lesson) for o in cell.outputs if o.get("name") == "stderr"]
+    assert not noise
+
+
+@each_lesson
+def test_the_file_is_light_and_holds_no_state_of_a_machine(lesson: Path):
+    text = lesson.with_suffix(".ipynb").read_text(encoding="utf8")
+    assert len(text.encode()) <= build.LARGEST
+    notebook = _built(lesson)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "labkit", "language_info"}
+    assert "version" not in notebook.metadata.language_info
+    assert not any(mime in text for mime in build.LIVE)
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags", "jupyter"}
+        visible = json.dumps([cell.source, [_without_pictures(output) for output in cell.get("outputs", [])]])
+        visible = visible.replace(r"\n", "\n")
+        assert not re.search(r"(?<![\w.~}>])/(root|home|Users|tmp|work|opt|usr)/\w|[A-Z]:\\\\\w", visible), visible
+
+
+@each_lesson
+def test_every_figure_also_speaks_text(lesson: Path):
+    for cell in _code(lesson):
+        for output in cell.outputs:
+            assert "image/png" not in output.get("data", {}) or output.data.get("text/plain", "").strip(), cell.source
+
+
+@each_lesson
+def test_a_cell_fits_on_a_screen_and_hides_nothing(lesson: Path):
+    for cell in _code(lesson):
+        lines = [line for line in cell.source.splitlines() if line.strip() and not re.match(r"(from|import) ", line)]
+        assert len(lines) <= LINES, cell.source
+        called = {
+            node.func.id
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not called & {"exec", "eval", "compile", "__import__", "get_ipython"}, cell.source
+
+
+@each_lesson
+def test_no_function_is_defined_twice(lesson: Path):
+    defined = [
+        node.name for cell in _code(lesson) for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(defined) == len(set(defined))
+
+
+@each_lesson
+@pytest.mark.parametrize("state", ["unsolved", "solved"])
+def test_a_fresh_kernel_runs_it_within_a_minute_and_4_gib(lesson: Path, state: str, record_property):
+    notebook = build.fresh(lesson)
+    if state == "solved":
+        notebook = build.solved(notebook)
+    with PeakMemory() as peak:
+        start = time.monotonic()
+        build.execute(notebook, lesson.stem)
+        seconds = time.monotonic() - start
+    record_property(f"{lesson.stem}, {state}", f"{seconds:.1f} s, {peak.bytes / 2**30:.2f} GiB")
+    assert seconds <= SECONDS
+    assert peak.bytes <= BYTES
+    for cell in notebook.cells:
+        if "check" in _tags(cell):
+            verdict = "".join(output.data["text/plain"] for output in cell.outputs if "data" in output)
+            assert ("pass" if state == "solved" else "todo") in verdict, f"{cell.source}: {verdict!r}"
+
+
+class PeakMemory:
+    """The most memory this process's children held at once while the block ran, looked at twenty times a second."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.bytes, self._done = 0, threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+        assert self.bytes, "no kernel was seen"
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            held = 0
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    held += child.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.bytes = max(self.bytes, held)
+
+
+def _built(lesson: Path) -> NotebookNode:
+    return nbformat.read(lesson.with_suffix(".ipynb"), 4)
+
+
+def _code(lesson: Path) -> list[NotebookNode]:
+    return [cell for cell in _built(lesson).cells if cell.cell_type == "code"]
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _text(notebook: NotebookNode) -> list[tuple]:
+    return [(cell.cell_type, cell.source, tuple(_tags(cell))) for cell in notebook.cells]
+
+
+def _compared_text(cell: NotebookNode) -> bool:
+    if "nbval-ignore-output" in _tags(cell) or "NBVAL_IGNORE_OUTPUT" in cell.source:
+        return False
+    return any(output.output_type == "stream" or "text/plain" in output.get("data", {}) for output in cell.outputs)
+
+
+def _without_pictures(output: NotebookNode) -> dict:
+    return {**output, "data": {mime: value for mime, value in output.get("data", {}).items() if mime != "image/png"}}
