@@ -35,10 +35,11 @@ test: $(TEST)  ## everything: style and types, tests, notebooks, a real browser
 	  name=$$1; shift; start=$$(date +%s); echo "== $$name"; "$$@" || failed="$$failed $$name"; \
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	}; \
+	export OMP_WAIT_POLICY=PASSIVE; \
 	stage lint $(MAKE) --no-print-directory lint; \
-	stage tests $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_notebooks.py --ignore tests/test_browser.py; \
+	stage tests env OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_notebooks.py --ignore tests/test_browser.py; \
 	stage lessons $(PY) -m pytest tests/test_notebooks.py; \
-	stage nbval $(PY) -m pytest notebooks -n 2 $(NBVAL); \
+	stage nbval env OMP_NUM_THREADS=1 $(PY) -m pytest notebooks -n 2 $(NBVAL); \
 	echo "== browser"; $(PY) -m pytest tests/test_browser.py || failed="$$failed browser"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 

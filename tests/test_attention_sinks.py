@@ -77,11 +77,9 @@ def test_gradients_of_every_form_are_those_of_the_definition_in_float64(form):
 def test_what_a_query_cannot_see_cannot_change_it(form):
     q, k, v = draw(1, 1, 30, 4, 4, torch.float32)
     before = form(q, k, v, n_sink=2, window=5)
-    k[:, :, 10], v[:, :, 10] = torch.nan, torch.nan
-    after = form(q, k, v, n_sink=2, window=5)
-    unseen = [i for i in range(30) if not 10 <= i <= 15]
-    assert torch.equal(after[:, :, 10:16].isnan().all(-1), torch.ones(1, 1, 6, dtype=torch.bool))
-    assert torch.equal(before[:, :, unseen], after[:, :, unseen])
+    k[:, :, 10], v[:, :, 10] = 30.0, 1e4
+    changed = (form(q, k, v, n_sink=2, window=5) != before).any(-1)[0, 0]
+    assert changed.nonzero().flatten().tolist() == [10, 11, 12, 13, 14, 15]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -244,7 +242,8 @@ def test_line_breaks_make_as_good_a_sink(perplexities):
 
 
 def test_frozen_positions_break_the_model_sink_and_all(perplexities):
-    assert perplexities["frozen"] > 3 * perplexities[0]
+    assert perplexities["frozen"] > 5 * perplexities[1]
+    assert perplexities["frozen"] > perplexities[0]
 
 
 def test_a_sink_is_a_bias(perplexities):

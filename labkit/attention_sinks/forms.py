@@ -36,7 +36,7 @@ def masked(
     sink_logits: PerHead | None = None,
 ) -> Values:
     """The definition: softmax(q kᵀ · scale) over the keys that `visible` allows, times v. Cost t²."""
-    dtype, (q, k, v, scale) = q.dtype, checked(q, k, v, n_sink, window, scale, sink_logits)
+    q, k, v, scale, dtype = checked(q, k, v, n_sink, window, scale, sink_logits)
     scores = einsum(q, k, "b h i d, b h j d -> b h i j") * scale
     scores = scores.masked_fill(~visible(q.shape[2], n_sink, window).to(q.device), -torch.inf)
     pattern = softmax_with_sink(scores, sink_logits)
@@ -57,7 +57,7 @@ def banded(
 
     Queries go in n blocks; a block's band is the `window` keys before it and its own. Cost t · (window + block).
     """
-    dtype, (q, k, v, scale) = q.dtype, checked(q, k, v, n_sink, window, scale, sink_logits)
+    q, k, v, scale, dtype = checked(q, k, v, n_sink, window, scale, sink_logits)
     t = q.shape[2]
     window, n_sink = min(window, t), min(n_sink, t)
     block = max(window, 32)
@@ -96,7 +96,7 @@ def kernel(
     """The same as a Triton kernel: online softmax, blocks outside the band are skipped (kernels/attention_sinks.py)."""
     from kernels.attention_sinks import sink_attention
 
-    _, _, _, scale = checked(q, k, v, n_sink, window, scale, sink_logits)
+    _, _, _, scale, _ = checked(q, k, v, n_sink, window, scale, sink_logits)
     return sink_attention(q, k, v, n_sink=n_sink, window=window, scale=scale, sink_logits=sink_logits)
 
 
@@ -113,8 +113,8 @@ def softmax_with_sink(
 
 def checked(
     q: Tensor, k: Tensor, v: Tensor, n_sink: int, window: int, scale: float | None, sink_logits: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Refuse bad input in one line; otherwise q, k, v in the dtype to accumulate in, and the scale."""
+) -> tuple[Tensor, Tensor, Tensor, float, torch.dtype]:
+    """Refuse bad input in one line; otherwise q, k, v in the dtype to accumulate in, the scale, and q's dtype."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
             got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
@@ -135,4 +135,4 @@ def checked(
         got = f"{tuple(sink_logits.shape)}" if isinstance(sink_logits, Tensor) else type(sink_logits).__name__
         raise ValueError(f"sink_logits: expected (h) = ({q.shape[1]},), one a head, got {got}")
     wide = torch.promote_types(q.dtype, torch.float32)
-    return q.to(wide), k.to(wide), v.to(wide), q.shape[-1] ** -0.5 if scale is None else scale
+    return q.to(wide), k.to(wide), v.to(wide), q.shape[-1] ** -0.5 if scale is None else scale, q.dtype

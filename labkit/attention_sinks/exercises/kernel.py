@@ -170,6 +170,7 @@ def blocks_to_visit_probes(seed):
         call(5, block=4, n_sink=6, window=4),
         call(4, block=2, n_sink=4, window=3),
         call(1, block=4, n_sink=20, window=1),
+        call(1, block=4, n_sink=7, window=0),
     ]
     drawn = [
         tuple(torch.randint(a, b, (), generator=g).item() for a, b in ((4, 12), (2, 6), (1, 12), (0, 14)))

@@ -1,0 +1,47 @@
+"""What kernel files share: reading and writing tiles of (b h t d) tensors on a grid of (block of t, h, b)."""
+
+import torch
+from torch import Tensor
+
+from kernels import need
+
+triton, tl = need()
+
+
+@triton.jit
+def load(x, start, stride, t, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Rows start, start + 1, … of a (t, D) matrix as a ROWS × COLS tile, zero outside the matrix."""
+    x += start.to(tl.int64) * stride
+    i = tl.arange(0, ROWS)[:, None]
+    d = tl.arange(0, COLS)[None, :]
+    return tl.load(x + i * stride + d, mask=(start + i < t) & (d < D), other=0.0)
+
+
+@triton.jit
+def store(x, start, tile, t, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Write a tile to rows start, start + 1, … of a contiguous (t, D) matrix."""
+    x += start.to(tl.int64) * D
+    i = tl.arange(0, ROWS)[:, None]
+    d = tl.arange(0, COLS)[None, :]
+    tl.store(x + i * D + d, tile.to(x.dtype.element_ty), mask=(start + i < t) & (d < D))
+
+
+@triton.jit
+def of_head(x, stride):
+    """Where this program's batch and head begin in x."""
+    return x + tl.program_id(2).to(tl.int64) * stride[0] + tl.program_id(1).to(tl.int64) * stride[1]
+
+
+@triton.jit
+def row_of_head(t):
+    """The row at which this program's batch and head begin in a contiguous (b h t …) tensor."""
+    return (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * t
+
+
+def rows(x: Tensor) -> Tensor:
+    """x with its last dimension contiguous, which is all that the kernels ask of its strides."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

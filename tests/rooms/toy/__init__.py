@@ -1,0 +1,1 @@
+"""A small made-up room, on which the tests try the course engine."""
