@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from .theme import BLUE, FAINT, Figure, token
 
 
-def bars(
-    values: Mapping[str, float], *, title: str, axis: str, highlight: Sequence[str] = (), log: bool = False
-) -> Figure:
+def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: Sequence[str] = ()) -> Figure:
     """One horizontal bar a name, its number (three significant digits) at its end; highlighted ones in blue."""
     names = [token(name).replace("·", " ") for name in values]
     numbers = [f"{value:.3g}" for value in values.values()]
@@ -24,8 +22,8 @@ def bars(
     )
     layout = dict(
         height=90 + 30 * len(values),
-        margin=dict(l=190, r=60, t=34, b=40),
-        xaxis=dict(title_text=axis, type="log" if log else "linear"),
+        margin=dict(l=24 + 7 * max(map(len, names)), r=60, t=34, b=40),
+        xaxis=dict(title_text=axis),
         yaxis=dict(autorange="reversed", showgrid=False, ticks=""),
     )
     said = ", ".join(f"{name} {number}" for name, number in zip(values, numbers, strict=True))

@@ -43,9 +43,7 @@ class Explorer(w.VBox):
         for card in self._cards.values():
             card.layout.margin = "0 0 0 28px"
         top = w.HBox([inputs, cards], layout=w.Layout(flex_flow="row wrap", align_items="center"))
-        super().__init__(
-            [top, self._error, self.live, self._words], layout=w.Layout(width=f"{first.layout.width or 760}px")
-        )
+        super().__init__([top, self._error, self.live, self._words], layout=w.Layout(width=f"{first.layout.width}px"))
         self.add_class("labkit-explorer")
 
     def picture(self) -> Figure:
@@ -96,10 +94,11 @@ def switch(label: str, value: bool = False) -> w.Checkbox:
     return w.Checkbox(value=value, description=label, indent=True, **CONTROL)
 
 
-def text(label: str, value: str) -> w.Text:
+def text(label: str, value: str, placeholder: str = "") -> w.Text:
     """The learner's own text; takes effect on Enter."""
     return w.Text(
         value=value,
+        placeholder=placeholder,
         description=label,
         continuous_update=False,
         style={"description_width": "92px"},

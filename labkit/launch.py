@@ -38,7 +38,7 @@ def environment(work: Path, runtime: str) -> dict[str, str]:
     """What JupyterLab reads at its start; what it writes (theme, layout) stays in the work folder."""
     config = [str(ROOT / "jupyter_config"), os.environ.get("JUPYTER_CONFIG_PATH")]
     return {
-        "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep: two lessons open at once would else spin each other to a crawl
+        "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep, so that two open lessons do not spin each other to a crawl
         "LABKIT_WORK": str(work),
         "JUPYTER_CONFIG_PATH": os.pathsep.join(folder for folder in config if folder),
         "JUPYTER_CONFIG_DIR": str(work / ".jupyter" / "config"),

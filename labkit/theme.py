@@ -37,8 +37,6 @@ TEMPLATE = go.layout.Template(
             orientation="h", x=1, xanchor="right", y=1.0, yanchor="bottom", font_size=11, bgcolor="rgba(0,0,0,0)"
         ),
         uirevision="keep",
-        width=WIDTH,
-        height=320,
     ),
     data=dict(heatmap=[go.Heatmap(colorscale=[[i / 5, c] for i, c in enumerate(SEQUENTIAL)], hoverongaps=False)]),
 )
@@ -62,7 +60,8 @@ class Figure(go.Figure):
         summary: str,
         cards: Mapping[str, str] | None = None,
     ):
-        layout = {"title": {"text": escape(title)}, "template": "labkit", "showlegend": False, **layout}
+        start = {"template": "labkit", "width": WIDTH, "height": 320, "showlegend": False}
+        layout = {**start, "title": {"text": escape(title)}, **layout}
         super().__init__({"data": list(data), "layout": layout})
         words = {"title": title, "alt": alt, "summary": summary, "cards": dict(cards or {})}
         self.update_layout(meta=words)

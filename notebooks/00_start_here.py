@@ -53,8 +53,9 @@ predict("start_here.paris", "blocks until Paris comes first", None)
 start_here.explore(lm)
 
 # %% [markdown]
-# Grey bars are other candidates, the blue one is the final answer. Early on the model hardly knows that a city is asked
-# for. (This reading is called the *logit lens*; a later lesson takes it apart.)
+# Grey bars are other candidates, the blue one is the final answer. For most of the way Paris is one candidate among
+# thousands; on the right, on a logarithmic scale, its probability climbs in the last blocks. (This reading is called the
+# *logit lens*. What earlier blocks know is there, but in a form that the last step cannot read yet.)
 
 # %%
 p = start_here.lens(lm, "The capital of France is")  # (blocks + 1, vocabulary)

@@ -50,7 +50,7 @@ def test_every_corner_of_the_controls_draws_and_speaks(explorer):
         assert figure.alt and figure.layout.meta["summary"] and figure.layout.title.text.endswith("?")
         assert "nan" not in figure.summary.lower().split()
         assert figure.summary == explorer.figure(**dict(zip(explorer.controls, values, strict=True))).summary
-        assert (figure.layout.width or 760) <= 760
+        assert figure.layout.width <= 760
 
 
 def test_moving_a_control_changes_the_same_plot_in_place(explorer):

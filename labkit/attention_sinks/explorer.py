@@ -22,7 +22,7 @@ def explore_cache(lm: LanguageModel, quote: str = QUOTE) -> Explorer:
     """Tokens arrive one by one: which slots are kept, which are evicted, and what position each is given."""
     words = lm.tokens(lm.encode(quote))
     controls = dict(
-        arrived=slider("tokens arrived", len(words) - 3, 1, len(words)),
+        arrived=slider("arrived", len(words) - 3, 1, len(words)),
         n_sink=slider("n_sink", 1, 0, 4),
         window=slider("window", 5, 0, len(words)),
         positions=choice("positions", "cache", POSITIONS),
@@ -51,12 +51,7 @@ def explore_perplexity(lm: LanguageModel) -> Explorer:
         window=steps("window", 64, excerpts.WINDOW),
         positions=choice("positions", "cache", POSITIONS),
         source=choice("text", "Hamlet", list(excerpts.EXCERPTS)),
-        own=text("or your own", ""),
-    )
-    controls[
-        "own"
-    ].placeholder = (
-        f"paste some text and press Enter (a second or two for each setting, {excerpts.EXCERPT} tokens at most)"
+        own=text("or your own", "", f"paste a text, press Enter: a second or two a setting, {excerpts.EXCERPT} tokens"),
     )
 
     @lru_cache(maxsize=64)

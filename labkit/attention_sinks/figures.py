@@ -28,7 +28,11 @@ def cache_figure(words: list[str], *, arrived: int, n_sink: int, window: int, po
     in_cache = np.where(np.isin(x, seen), state, np.nan)
     slot = {token_at: str(s) for s, token_at in enumerate(seen)}
     place = {token_at: str(p) for token_at, p in zip(seen, rotary, strict=True)}
-    rows = [[place.get(j, "") for j in x], [slot.get(j, "") for j in x], [token(w)[:7] for w in words]]
+    rows = [
+        [place.get(j, "") for j in x],
+        [slot.get(j, "") for j in x],
+        [token(w)[:7] if j < arrived else "" for j, w in enumerate(words)],
+    ]
 
     believed = [rotary[-1] - p for p in rotary]
     true = [newest - s for s in seen]
@@ -98,7 +102,7 @@ def cache_figure(words: list[str], *, arrived: int, n_sink: int, window: int, po
         title="What does the newest token see, and how far away does it believe it to be?",
         alt="boxes for tokens: grey evicted, blue window, orange sink, green newest; below, bars of distances",
         summary=summary,
-        cards={"tokens seen": str(len(seen)), "evicted": str(arrived - len(seen)), "wrong distances": str(wrong)},
+        cards={"tokens seen": str(len(seen)), "evicted": str(arrived - len(seen)), "distances off": str(wrong)},
     )
 
 

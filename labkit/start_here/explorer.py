@@ -77,7 +77,14 @@ def lens_figure(lm: LanguageModel, p: Tensor, prompt: str, depth: int) -> Figure
         xaxis=dict(domain=[0, 0.5], range=[0, 1], title_text=f"probability after block {depth}"),
         yaxis=dict(autorange="reversed", showticklabels=False, ticks="", showgrid=False),
         xaxis2=dict(domain=[0.62, 1], anchor="y2", title_text="blocks read"),
-        yaxis2=dict(anchor="x2", range=[0, 1], title_text=f"probability of {name}"),
+        yaxis2=dict(
+            anchor="x2",
+            type="log",
+            range=[-8, 0.1],
+            dtick=2,
+            exponentformat="power",
+            title_text=f"probability of {name}",
+        ),
     )
     return Figure(
         [bars, along, here],

@@ -14,4 +14,5 @@ def lens(lm: LanguageModel, text: str) -> Float[Tensor, "layers vocab"]:
     """
     run = lm.run(lm.encode(text)[None], record=("*.residual", "final"), logits_at=slice(-1, None))
     streams = [*(run[f"{i}.residual"] for i in range(lm.config.n_layers)), run["final"]]
-    return lm.unembed(torch.cat([x[:, -1] for x in streams])[None])[0].softmax(-1)
+    logits = lm.unembed(torch.cat([x[:, -1] for x in streams])[None])[0]
+    return logits.double().softmax(-1)  # double: early on, the later answer has 1e-12 and less
