@@ -127,6 +127,12 @@ def moves(explorer: Explorer, control: Control, how: Callable[[Explorer, Control
     return False
 
 
+def restore(explorer: Explorer) -> None:
+    """Every control as a learner finds it."""
+    for control in explorer.controls:
+        harness.run_in_kernel(explorer.page, f"_labkit_restore({control.where!r})")
+
+
 def watch_redraws(explorer: Explorer) -> None:
     """From here on the page notes when a key went down and when the last redraw after it was finished."""
     explorer.page.evaluate(_WATCH, explorer.where)
@@ -204,10 +210,18 @@ def _labkit_tour(shown):
             where = f".labkit-control-{len(_labkit_controls)}"
             widget.add_class(where[1:])
             _labkit_controls[where] = kind, widget
+            if kind != "button":
+                _labkit_found.setdefault(widget.model_id, widget.value)
             slow = kind in ("text", "button") or not getattr(widget, "continuous_update", True)
             controls.append({"kind": kind, "label": widget.description, "slow": slow, "where": where})
         found.append(controls)
     print(json.dumps(found))
+
+
+def _labkit_restore(where):
+    kind, widget = _labkit_controls[where]
+    if kind != "button":
+        widget.value = _labkit_found[widget.model_id]
 
 
 def _labkit_step(where, forth):
@@ -230,4 +244,5 @@ def _labkit_step(where, forth):
 
 
 _labkit_controls = {}
+_labkit_found = globals().get("_labkit_found", {})
 """

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from explorers import Explorer, explorers, moves, press, redraw_ms, step, watch_redraws
+from explorers import Explorer, explorers, moves, press, redraw_ms, restore, step, watch_redraws
 from PIL import Image
 
 from labkit import assets
@@ -94,6 +94,7 @@ def test_it_has_an_explorer_that_fits_the_window(lesson: Lesson):
 
 def test_every_control_moves_the_picture_by_keyboard(lesson: Lesson):
     for explorer in lesson.explorers:
+        restore(explorer)
         pixels = explorer.element.screenshot()
         for control in _buttons_last(explorer):
             assert moves(explorer, control, press), (
@@ -105,6 +106,7 @@ def test_every_control_moves_the_picture_by_keyboard(lesson: Lesson):
 
 def test_every_control_moves_the_picture_by_its_value(lesson: Lesson):
     for explorer in lesson.explorers:
+        restore(explorer)
         for control in _buttons_last(explorer):
             assert moves(explorer, control, step), f"{explorer.where}: {control.kind} {control.label!r} changes nothing"
 
@@ -112,6 +114,7 @@ def test_every_control_moves_the_picture_by_its_value(lesson: Lesson):
 def test_a_key_press_is_redrawn_in_a_tenth_of_a_second(lesson: Lesson, record_property):
     for explorer in lesson.explorers:
         explorer.element.scroll_into_view_if_needed()
+        restore(explorer)
         watch_redraws(explorer)
         times = []
         for control in (control for control in explorer.controls if not control.slow):

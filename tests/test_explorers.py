@@ -38,7 +38,7 @@ def corners(control):
     if isinstance(control, (w.IntSlider, w.FloatSlider)):
         return [control.min, control.max, control.value]
     if isinstance(control, (w.Dropdown, w.SelectionSlider)):
-        return [value for _, value in control._options_full]
+        return [value for _, value in control._options_full if value != "your own"]
     if isinstance(control, w.Checkbox):
         return [False, True]
     return [control.value]
@@ -108,8 +108,8 @@ def test_the_learners_own_text_is_read_and_escaped(lm):
 def test_a_mistake_of_the_learner_is_shown_and_leaves_the_plot(lm):
     explorer = attention_sinks.explore_perplexity(lm)
     before = json.dumps(explorer.live.to_plotly_json(), default=str)
-    explorer.controls["own"].value = "too short"
-    assert "your text has 2 tokens; between 65 and 512 can be shown" in explorer._error.value
+    explorer.controls["own"].value = "short"
+    assert "your text is 1 tokens long; 2 to 512 can be shown" in explorer._error.value
     assert json.dumps(explorer.live.to_plotly_json(), default=str) == before
     explorer.controls["own"].value = ""
     assert explorer._error.value == ""
@@ -119,7 +119,9 @@ def test_an_own_text_is_measured_on_the_model(lm):
     explorer = attention_sinks.explore_perplexity(lm)
     explorer.controls["own"].value = texts.play("Macbeth")[:500]
     assert explorer._error.value == ""
-    assert "your text" in explorer.picture().summary
+    assert explorer.picture().summary.splitlines()[1].startswith("your own, n_sink 1")
+    explorer.controls["source"].value = "Exodus"
+    assert explorer.picture().summary.splitlines()[1].startswith("Exodus, n_sink 1")
 
 
 def test_a_failing_picture_shows_its_error_escaped_instead_of_hiding_it():

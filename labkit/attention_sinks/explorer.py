@@ -11,10 +11,11 @@ from labkit.theme import Figure
 
 from . import excerpts
 from .cache import Positions
-from .figures import WARM_UP, cache_figure, map_figure, perplexity_figure
+from .figures import cache_figure, map_figure, perplexity_figure
 from .streaming import dense_nll, streaming_nll
 
 POSITIONS = [("in the cache", "cache"), ("in the text", "original"), ("frozen at insertion", "frozen")]
+OWN = "your own"
 QUOTE = "To be, or not to be, that is the question: Whether"
 
 
@@ -37,8 +38,8 @@ def explore_map(lm: LanguageModel, prompt: str | None = None, t: int = 64) -> Ex
     patterns = torch.stack([run[f"{i}.pattern"][0] for i in range(lm.config.n_layers)]).numpy()  # (layer head t t)
     words = lm.tokens(ids)
     controls = dict(
-        layer=slider("layer", 14, 0, lm.config.n_layers - 1),
-        head=slider("head", 0, 0, lm.config.n_heads - 1),
+        layer=slider("layer", 17, 0, lm.config.n_layers - 1),
+        head=slider("head", 3, 0, lm.config.n_heads - 1),
         without=switch("take column 0 away"),
     )
     return Explorer(lambda **values: map_figure(patterns, words, **values), controls)
@@ -46,32 +47,34 @@ def explore_map(lm: LanguageModel, prompt: str | None = None, t: int = 64) -> Ex
 
 def explore_perplexity(lm: LanguageModel) -> Explorer:
     """Loss along a text as the cache is cut: sinks, window, positions; Hamlet, Exodus or the learner's own text."""
+    source = choice("text", "Hamlet", [*excerpts.EXCERPTS, OWN])
+    own = text(OWN, "", f"paste a text, press Enter: a second or two a setting, {excerpts.EXCERPT} tokens")
+    own.observe(lambda change: setattr(source, "value", OWN if change.new.strip() else "Hamlet"), "value")
     controls = dict(
         n_sink=steps("n_sink", 1, excerpts.N_SINK),
         window=steps("window", 64, excerpts.WINDOW),
         positions=choice("positions", "cache", POSITIONS),
-        source=choice("text", "Hamlet", list(excerpts.EXCERPTS)),
-        own=text("or your own", "", f"paste a text, press Enter: a second or two a setting, {excerpts.EXCERPT} tokens"),
+        source=source,
+        own=own,
     )
 
     @lru_cache(maxsize=64)
-    def losses(own: str, n_sink: int, window: int, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+    def measured(own: str, n_sink: int, window: int, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
         ids = lm.encode(own)
-        if not 2 * WARM_UP < len(ids) <= excerpts.EXCERPT:
-            raise ValueError(
-                f"your text has {len(ids)} tokens; between {2 * WARM_UP + 1} and {excerpts.EXCERPT} can be shown"
-            )
-        return dense_nll(lm, ids).numpy(), streaming_nll(
-            lm, ids, n_sink=n_sink, window=window, positions=positions
-        ).numpy()
+        if not 2 <= len(ids) <= excerpts.EXCERPT:
+            raise ValueError(f"your text is {len(ids)} tokens long; 2 to {excerpts.EXCERPT} can be shown")
+        cut = streaming_nll(lm, ids, n_sink=n_sink, window=window, positions=positions)
+        return dense_nll(lm, ids).numpy(), cut.numpy()
 
     def figure(n_sink: int, window: int, positions: Positions, source: str, own: str) -> Figure:
-        if own.strip():
-            dense, cut = losses(own, n_sink, window, positions)
-            return perplexity_figure(dense, cut, n_sink=n_sink, window=window, positions=positions, source="your text")
-        table = excerpts.table()
-        cut = table[excerpts.key(source, n_sink, window, positions)].numpy()
-        dense = table[f"{source} dense"].numpy()
+        if source == OWN:
+            if not own.strip():
+                raise ValueError("there is no text of yours yet: paste one below and press Enter")
+            dense, cut = measured(own, n_sink, window, positions)
+        else:
+            table = excerpts.table()
+            dense = table[f"{source} dense"].numpy()
+            cut = table[excerpts.key(source, n_sink, window, positions)].numpy()
         return perplexity_figure(dense, cut, n_sink=n_sink, window=window, positions=positions, source=source)
 
     return Explorer(figure, controls)

@@ -6,7 +6,7 @@ from labkit.theme import BLUE, FAINT, INK, ORANGE, TEAL, Figure, grid, token
 
 from .cache import Positions, SinkCache
 
-WARM_UP = 32  # tokens over which the timeline's running mean goes
+WARM_UP = 32  # tokens over which the timeline's running mean goes, unless the text is short
 
 
 def cache_figure(words: list[str], *, arrived: int, n_sink: int, window: int, positions: Positions) -> Figure:
@@ -181,12 +181,14 @@ def perplexity_figure(
 ) -> Figure:
     """Running perplexity of the whole context and of the cut cache; dense, cut: (t−1,) losses in nats."""
 
+    mean_of = max(1, min(WARM_UP, len(dense) // 4))
+
     def running(loss: np.ndarray) -> np.ndarray:
         total = np.cumsum(np.concatenate([[0.0], loss]))
-        return np.exp((total[WARM_UP:] - total[:-WARM_UP]) / WARM_UP)
+        return np.exp((total[mean_of:] - total[:-mean_of]) / mean_of)
 
     full = n_sink + window
-    x = np.arange(WARM_UP, len(dense) + 1)
+    x = np.arange(mean_of, len(dense) + 1)
     after = slice(full, None) if full < len(dense) else slice(0, None)
     a, b = (float(np.exp(loss[after].mean())) for loss in (dense, cut))
     lines = [
@@ -211,7 +213,7 @@ def perplexity_figure(
         xaxis=dict(
             title_text=f"token of {source} (dotted: the cache is full)", range=[0, len(dense) + 2], showgrid=False
         ),
-        yaxis=dict(title_text=f"perplexity, mean of {WARM_UP} tokens", type="log", dtick="D2"),
+        yaxis=dict(title_text=f"perplexity, mean of {mean_of} tokens", type="log", dtick="D2"),
     )
     return Figure(
         lines,
