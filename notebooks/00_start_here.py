@@ -55,7 +55,7 @@ start_here.explore(lm)
 # %% [markdown]
 # Grey bars are other candidates, the blue one is the final answer. For most of the way Paris is one candidate among
 # thousands; on the right, on a logarithmic scale, its probability climbs in the last blocks. (This reading is called the
-# *logit lens*. What earlier blocks know is there, but in a form that the last step cannot read yet.)
+# *logit lens*. That it cannot read an answer early does not prove that the model has none yet.)
 
 # %%
 p = start_here.lens(lm, "The capital of France is")  # (blocks + 1, vocabulary)

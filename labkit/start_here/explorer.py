@@ -80,8 +80,8 @@ def lens_figure(lm: LanguageModel, p: Tensor, prompt: str, depth: int) -> Figure
         yaxis2=dict(
             anchor="x2",
             type="log",
-            range=[-8, 0.1],
-            dtick=2,
+            range=[-20, 0.6],
+            dtick=5,
             exponentformat="power",
             title_text=f"probability of {name}",
         ),
