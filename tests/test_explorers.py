@@ -1,9 +1,12 @@
 """Every explorer draws at every corner of its controls, says so in words, and never hides an error."""
 
+import importlib
+import inspect
 import itertools
 import json
 import statistics
 import time
+from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -17,10 +20,10 @@ from labkit.live import LiveFigure
 from labkit.theme import Figure, grid, token
 
 EXPLORERS = {
-    "start_here.explore": start_here.explore,
-    "attention_sinks.explore_cache": attention_sinks.explore_cache,
-    "attention_sinks.explore_map": attention_sinks.explore_map,
-    "attention_sinks.explore_perplexity": attention_sinks.explore_perplexity,
+    f"{path.parent.name}.{name}": function
+    for path in sorted(Path(labkit.__file__).parent.glob("*/explorer.py"))
+    for name, function in vars(importlib.import_module(f"labkit.{path.parent.name}.explorer")).items()
+    if name.startswith("explore")
 }
 
 
@@ -31,7 +34,8 @@ def lm():
 
 @pytest.fixture(scope="module", params=EXPLORERS)
 def explorer(lm, request):
-    return EXPLORERS[request.param](lm)
+    explore = EXPLORERS[request.param]
+    return explore(lm) if "lm" in inspect.signature(explore).parameters else explore()
 
 
 def corners(control):
