@@ -85,19 +85,19 @@ lines(
     list(layers),
     title="How long is a token's residual vector when it enters each block?",
     x_title="block", y_title="norm", log=True,
-)  # fmt: skip
+)
 
 # %%
 start = int((norm[1:, 0] / norm[:-1, 0]).argmax())
 massive = run[f"{start + 1}.residual"][0, 0]
 two = massive.abs().topk(2)
 print(f"block {start} multiplies the norm of token 0 by {norm[start + 1, 0] / norm[start, 0]:.3g}")
-print(f"two of {len(massive)} dimensions hold {(two.values**2).sum() / massive.square().sum():.3%} of its squared length: "
-      f"{two.indices.tolist()}")  # fmt: skip
+share = (two.values**2).sum() / massive.square().sum()
+print(f"two of {len(massive)} dimensions hold {share:.3%} of its squared length: {two.indices.tolist()}")
 values = torch.stack([run[f"{i}.value"][0].norm(dim=-1).mean(0) for i in layers])  # (layer, t)
 late = slice(start + 1, 29)
 print(f"mean norm of the values in blocks {start + 1} to 28: token 0 {values[late, 0].mean():.2f}, "
-      f"others {values[late, 1:].mean():.2f}")  # fmt: skip
+      f"others {values[late, 1:].mean():.2f}")
 
 # %% [markdown]
 # ## Reading with a cut cache
@@ -153,7 +153,8 @@ for row in window_mask(9, n_sink=1, window=3).int().tolist():
 few = ids[:48]
 loop = sinks.token_by_token_nll(lm, few, n_sink=1, window=12)
 parallel = sinks.streaming_nll(lm, few, n_sink=1, window=12)
-print(f"largest difference over {len(loop)} tokens below 0.001 nats: {bool((loop - parallel).abs().max() < 1e-3)}")
+difference = (loop - parallel).abs().max()
+print(f"largest difference over {len(loop)} tokens below 0.001 nats: {bool(difference < 1e-3)}")
 
 # %% [markdown]
 # Now the measurement. All ways see about the last 128 tokens, and we count only tokens from 192 on, when the
@@ -180,7 +181,7 @@ bars(
     title="How well does the model read on when its cache is cut?",
     axis=f"perplexity of Hamlet, tokens {FULL} to {len(ids) - 1}, window {WINDOW}",
     highlight=["1 sinks + window", "4 sinks + window"],
-)  # fmt: skip
+)
 
 # %%
 reveal("attention_sinks.window", ppl("0 sinks + window") / ppl("whole context"))
@@ -201,7 +202,7 @@ for name in loss:
 # %% tags=["exercise"]
 @exercise("attention_sinks.keep_slots")  # difficulty 1/5 · 5 min · about 1 line
 def keep_slots(n_slots, n_sink, window):
-    """-> the list of slots that stay, in order: the first n_sink and the newest `window` of 0 … n_slots − 1."""
+    """-> the slots of 0 … n_slots − 1 that stay, a list in order: the first n_sink, the newest `window`."""
     raise Todo
 
 
@@ -244,9 +245,10 @@ check("attention_sinks.believed_distances")
 # %%
 print("token 1000, 1 sink, window 6:", believed_distances(1000, n_sink=1, window=6).tolist())
 for positions in ("original", "frozen"):
-    loss[f"{positions} positions"] = sinks.streaming_nll(lm, ids, n_sink=1, window=WINDOW, positions=positions)
+    way = dict(n_sink=1, window=WINDOW, positions=positions)
+    loss[f"{positions} positions"] = sinks.streaming_nll(lm, ids, **way)
 print(f"cache {ppl('1 sinks + window'):.3g}, original {ppl('original positions'):.3g}, "
-      f"frozen {ppl('frozen positions'):.3g}")  # fmt: skip
+      f"frozen {ppl('frozen positions'):.3g}")
 
 # %% [markdown]
 # Within the trained context the first two are as good as each other. Frozen positions break the model, sink or no sink:
@@ -267,7 +269,8 @@ sinks.explore_perplexity(lm)
 newlines = ids.clone()
 newlines[:4] = lm.encode("\n")
 loss["4 newlines + window"] = sinks.streaming_nll(lm, newlines, n_sink=4, window=WINDOW)
-print(f"first four tokens as they are {ppl('4 sinks + window'):.3g}, as line breaks {ppl('4 newlines + window'):.3g}")
+print(f"first four tokens as they are {ppl('4 sinks + window'):.3g}, "
+      f"as line breaks {ppl('4 newlines + window'):.3g}")
 
 # %% [markdown]
 # It is being first that makes a sink. Now take the sink apart, with `edit`: `lm.run` lets any intermediate be replaced.
@@ -303,9 +306,12 @@ edits = {
 for name, edit in edits.items():
     loss[name] = sinks.nll(lm, ids, cache=one_sink, edit=edit)
 bars(
-    {"one sink": ppl("1 sinks + window")} | {name: ppl(name) for name in edits} | {"evicted": ppl("0 sinks + window")},
-    title="Which part of the sink does the model need?", axis="perplexity", highlight=["constant logit"],
-)  # fmt: skip
+    {"one sink": ppl("1 sinks + window")}
+    | {name: ppl(name) for name in edits}
+    | {"evicted": ppl("0 sinks + window")},
+    title="Which part of the sink does the model need?",
+    axis="perplexity", highlight=["constant logit"],
+)
 
 # %% [markdown]
 # A constant does nearly as well as the real logit: what a head pays to the sink hardly depends on the query. But the
@@ -323,7 +329,7 @@ bars(
 # %% tags=["exercise"]
 @exercise("attention_sinks.softmax_with_sink")  # difficulty 3/5 · 10 min · about 3 lines
 def softmax_with_sink(scores, sink):
-    """scores (h i j), sink (h) -> weights (h i j), whose rows sum to less than one. Stable for large scores."""
+    """scores (h i j), sink (h) -> weights (h i j); rows sum to less than one. Stable for large scores."""
     raise Todo
 
 
@@ -334,7 +340,8 @@ check("attention_sinks.softmax_with_sink")
 scores = torch.tensor([[[2.0, 1.0, 0.0]]])
 for logit in (-4.0, 0.0, 4.0):
     p = softmax_with_sink(scores, torch.tensor([logit]))
-    print(f"sink logit {logit:+.0f}: weights {[round(x, 2) for x in p.flatten().tolist()]}, sum {p.sum():.2f}")
+    weights = ", ".join(f"{x:.2f}" for x in p.flatten())
+    print(f"sink logit {logit:+.0f}: weights {weights}, sum {p.sum():.2f}")
 
 # %% [markdown]
 # ## The forms agree
@@ -347,7 +354,8 @@ torch.manual_seed(0)
 q, k, v = torch.randn(3, 1, 2, 200, 32)
 settings = dict(n_sink=2, window=40, sink_logits=torch.tensor([0.5, -1.0]))
 definition = sinks.masked(q, k, v, **settings)
-print(f"banded − masked: below 1e-5 {bool((sinks.banded(q, k, v, **settings) - definition).abs().max() < 1e-5)}")
+difference = (sinks.banded(q, k, v, **settings) - definition).abs().max()
+print(f"banded equals masked to 1e-5: {bool(difference < 1e-5)}")
 
 # %% tags=["nbval-ignore-output"]
 for t in (1024, 2048, 4096):
@@ -378,7 +386,7 @@ for window in (32, 128, 384):
         lm.run(ids[None, : window + 2], logits_at=slice(-1, None))
         steps.append((time.perf_counter() - middle) / (middle - began))
     ratio[window] = sorted(steps)[1]
-    print(f"cache of 1 + {window}: recomputing takes {ratio[window]:.1f} × as long as a step with the cache")
+    print(f"cache of 1 + {window}: recomputing takes {ratio[window]:.1f} × as long as a step with it")
 
 # %% [markdown]
 # ## The kernel
@@ -393,7 +401,7 @@ for window in (32, 128, 384):
 # %% tags=["exercise"]
 @exercise("attention_sinks.online_softmax_step")  # difficulty 3/5 · 12 min · about 4 lines
 def online_softmax_step(m, l, acc, scores, v):
-    """m (i), l (i), acc (i d) so far; scores (i j) and v (j d) of the next block -> the new (m, l, acc).
+    """m (i), l (i), acc (i d) so far; scores (i j), v (j d) of the next block -> the new (m, l, acc).
 
     l and acc are sums of exp(score − m) and of exp(score − m) · v over all keys so far.
     """
@@ -408,7 +416,8 @@ scores, v = torch.randn(3, 12), torch.randn(12, 4)
 m, l, acc = torch.full((3,), -torch.inf), torch.zeros(3), torch.zeros(3, 4)
 for block in range(0, 12, 4):
     m, l, acc = online_softmax_step(m, l, acc, scores[:, block : block + 4], v[block : block + 4])
-print("three blocks equal one softmax:", torch.allclose(acc / l[:, None], scores.softmax(-1) @ v, atol=1e-6))
+once = scores.softmax(-1) @ v
+print("three blocks equal one softmax:", torch.allclose(acc / l[:, None], once, atol=1e-6))
 
 # %% [markdown]
 # ### Exercise 7 · what may be skipped
@@ -471,7 +480,7 @@ if kernels.WHERE != "nowhere":
     case = next(case for case in CASES if "forward" in case.name and "bfloat16 d=64" in case.name)
     report = kernel_lab.compile_report(case, "sm_90")
     print(f"{report.name} on {report.target}: {report.spills} bytes spilled, "
-          f"tensor-core instructions: {report.tensor_core > 0}")  # fmt: skip
+          f"tensor-core instructions: {report.tensor_core > 0}")
 
 # %% [markdown]
 # ## Where it breaks: a sink is not a memory
@@ -480,7 +489,8 @@ if kernels.WHERE != "nowhere":
 # between, and ask for the number at the end.
 
 # %%
-secret, question = lm.encode("The pass key is 71432. Remember it: 71432.\n\n"), lm.encode("\n\nThe pass key is 71432")
+secret = lm.encode("The pass key is 71432. Remember it: 71432.\n\n")
+question = lm.encode("\n\nThe pass key is 71432")
 filler = hamlet(lm, 400)
 ways = {"whole context": {}, "1 sink + window": dict(cache=one_sink)}
 asked = {}
@@ -491,7 +501,7 @@ for between in (40, 240):
 bars(
     asked | {"guessing a digit": torch.tensor(10.0).log().item()},
     title="What does the pass key cost, after some Hamlet?", axis="nats for each of its five digits",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # Once the pass key has left the window, the stream does worse than guessing. A million tokens of streaming are not a
@@ -512,32 +522,39 @@ ratio_of = {
 
 # %%
 r = ratio_of["recompute"]
-claim("attention_sinks.sinks_equal_recompute", paper=paper, says="5.40 with sinks, 5.43 recomputed (Figure 1)",
-      measured=f"perplexity recomputed / with sinks: {r:.3g}", on=on, holds=abs(r - 1) < 0.1)  # fmt: skip
+claim("attention_sinks.sinks_equal_recompute", paper=paper, on=on, holds=abs(r - 1) < 0.1,
+      says="5.40 with sinks, 5.43 recomputed (Figure 1)",
+      measured=f"perplexity recomputed / with sinks: {r:.2f}")
 r = ratio_of["one"]
-claim("attention_sinks.one_sink_is_enough", paper=paper, says="one sink restores three of four models (Table 2)",
-      measured=f"perplexity with 1 sink / with 4: {r:.3g}", on=on, holds=abs(r - 1) < 0.03)  # fmt: skip
+claim("attention_sinks.one_sink_is_enough", paper=paper, on=on, holds=abs(r - 1) < 0.03,
+      says="one sink restores three of four models (Table 2)",
+      measured=f"perplexity with 1 sink / with 4: {r:.2f}")
 r = ratio_of["newlines"]
-claim("attention_sinks.newlines_do_as_well", paper=paper, says="line breaks as sinks: 5.60 against 5.40 (Table 1)",
-      measured=f"line breaks / original first tokens: {r:.3g}", on=on, holds=r < 1.05)  # fmt: skip
+claim("attention_sinks.newlines_do_as_well", paper=paper, on=on, holds=r < 1.05,
+      says="line breaks as sinks: 5.60 against 5.40 (Table 1)",
+      measured=f"perplexity with line breaks / with the original first tokens: {r:.2f}")
 
 # %%
 r = ratio_of["none"]
-claim("attention_sinks.collapse_without_sinks", paper=paper, says="without sinks 5158 against 5.40 (Table 1)",
-      measured=f"without / with sinks: {r:.3g}", on=on, holds=r > 100,
-      why="This model leans less on its sink; Falcon and Pythia lose less than a factor of 2 (Table 2).")  # fmt: skip
+claim("attention_sinks.collapse_without_sinks", paper=paper, on=on, holds=r > 100,
+      says="without sinks 5158 against 5.40 (Table 1)",
+      measured=f"perplexity without / with sinks: {r:.2f}",
+      why="This model leans less on its sink; so do Falcon and Pythia in Table 2.")
 r = ratio_of["frozen"]
-claim("attention_sinks.frozen_positions_break_it", paper=paper, says="positions are those within the cache (§3.2)",
-      measured=f"frozen / in the cache, one sink kept: {r:.3g}", on=on, holds=r > 5)  # fmt: skip
+claim("attention_sinks.frozen_positions_break_it", paper=paper, on=on, holds=r > 5,
+      says="positions are those within the cache (§3.2)",
+      measured=f"perplexity frozen / in the cache, with a sink: {r:.2f}")
 r = ratio_of["constant"]
-claim("attention_sinks.a_sink_is_a_bias", paper="Sun et al., arXiv 2402.17762", says="massive activations act as a bias",
-      measured=f"perplexity with a constant sink logit / the real one: {r:.3g}", on=on, holds=r < 1.05)  # fmt: skip
+claim("attention_sinks.a_sink_is_a_bias", paper="Sun et al., arXiv 2402.17762", on=on,
+      says="massive activations act as a bias", holds=r < 1.05,
+      measured=f"perplexity with a constant sink logit / with the real one: {r:.2f}")
 
 # %% tags=["nbval-ignore-output"]
 grows = ratio[32] < ratio[128] < ratio[384]
-claim("attention_sinks.decode_beats_recomputation", paper=paper, says="up to 22.2 × faster than recomputing, on a GPU",
-      measured=", ".join(f"{r:.2g} × at {w}" for w, r in ratio.items()), on="SmolLM2-135M, CPU", holds=grows,
-      why="" if grows else "Timings on a busy machine: run the cell again.")  # fmt: skip
+claim("attention_sinks.decode_beats_recomputation", paper=paper, holds=grows,
+      says="up to 22.2 × faster than recomputing, on a GPU", on="SmolLM2-135M, CPU",
+      measured=", ".join(f"{r:.2g} × at {w}" for w, r in ratio.items()),
+      why="" if grows else "Timings on a busy machine: run the cell again.")
 
 # %% [markdown]
 # ## Recap

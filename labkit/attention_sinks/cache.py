@@ -8,6 +8,8 @@ from torch import Tensor
 from labkit.lm.model import LanguageModel, rotate, softmax_attention
 from labkit.lm.tap import Tap
 
+from .forms import check_sizes
+
 Positions = Literal["cache", "original", "frozen"]
 
 
@@ -76,8 +78,6 @@ class SinkCache:
 
 def check_window(n_sink: int, window: int, positions: str) -> None:
     """Refuse sizes and names that mean nothing."""
-    for name, n in (("n_sink", n_sink), ("window", window)):
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise ValueError(f"{name}: expected an integer >= 0, got {n!r}")
+    check_sizes(n_sink, window)
     if positions not in get_args(Positions):
         raise ValueError(f"positions: expected one of {', '.join(get_args(Positions))}, got {positions!r}")

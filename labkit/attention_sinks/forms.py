@@ -128,11 +128,16 @@ def checked(
         turned = ": did you mean v.transpose(1, 2)?" if v.transpose(1, 2).shape[:3] == q.shape[:3] else ""
         wanted = f"(b h t d_v) with (b h t) = {tuple(q.shape[:3])}"
         raise ValueError(f"v: expected {wanted} like q, got {tuple(v.shape)}{turned}")
-    for name, n in (("n_sink", n_sink), ("window", window)):
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise ValueError(f"{name}: expected an integer >= 0, got {n!r}")
+    check_sizes(n_sink, window)
     if sink_logits is not None and (not isinstance(sink_logits, Tensor) or sink_logits.shape != q.shape[1:2]):
         got = f"{tuple(sink_logits.shape)}" if isinstance(sink_logits, Tensor) else type(sink_logits).__name__
         raise ValueError(f"sink_logits: expected (h) = ({q.shape[1]},), one a head, got {got}")
     wide = torch.promote_types(q.dtype, torch.float32)
     return q.to(wide), k.to(wide), v.to(wide), q.shape[-1] ** -0.5 if scale is None else scale, q.dtype
+
+
+def check_sizes(n_sink: int, window: int) -> None:
+    """Refuse a number of sinks or a window that is not an integer >= 0."""
+    for name, n in (("n_sink", n_sink), ("window", window)):
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise ValueError(f"{name}: expected an integer >= 0, got {n!r}")
