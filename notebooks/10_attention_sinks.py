@@ -150,7 +150,7 @@ for row in window_mask(9, n_sink=1, window=3).int().tolist():
 # of every next token; `sinks.token_by_token_nll` is the loop that it stands for, one token, one eviction at a time.
 
 # %%
-few = ids[:48]
+few = ids[:32]
 loop = sinks.token_by_token_nll(lm, few, n_sink=1, window=12)
 parallel = sinks.streaming_nll(lm, few, n_sink=1, window=12)
 difference = (loop - parallel).abs().max()
@@ -159,14 +159,14 @@ print(f"largest difference over {len(loop)} tokens below 0.001 nats: {bool(diffe
 # %% [markdown]
 # Now the measurement. All ways see about the last 128 tokens, and we count only tokens from 192 on, when the
 # cache has long been full. **Recompute** is the honest alternative to a cache: for every token, read the last 129 tokens
-# afresh. It never breaks, and it costs a hundred times the work (24 tokens of it will do here).
+# afresh. It never breaks, and it costs a hundred times the work (16 tokens of it will do here).
 
 # %%
 WINDOW, FULL = 128, 192  # tokens kept; the first position that counts
 loss = {"whole context": sinks.dense_nll(lm, ids)}
 for n_sink in (0, 1, 4):
     loss[f"{n_sink} sinks + window"] = sinks.streaming_nll(lm, ids, n_sink=n_sink, window=WINDOW)
-some = torch.linspace(FULL, len(ids) - 2, 24).long()
+some = torch.linspace(FULL, len(ids) - 2, 16).long()
 loss["recompute"] = sinks.recompute_nll(lm, ids, length=WINDOW + 1, at=some)
 
 
