@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from labkit.theme import BLUE, FAINT, INK, ORANGE, TEAL, Figure, grid, token
+from labkit.theme import BLUE, INK, ORANGE, TEAL, Figure, grid, token
 
 from .cache import Positions, SinkCache
 
@@ -201,7 +201,7 @@ def perplexity_figure(
             name=name,
             hovertemplate="token %{x}: perplexity %{y:.1f}<extra>" + name + "</extra>",
         )
-        for loss, colour, name in ((dense, FAINT, "whole context"), (cut, BLUE, "cut cache"))
+        for loss, colour, name in ((dense, INK, "whole context"), (cut, BLUE, "cut cache"))
     ]
     edge = dict(type="line", x0=full, x1=full, y0=0, y1=1, yref="paper", line=dict(color=ORANGE, width=1.5, dash="dot"))
     layout = dict(

@@ -9,22 +9,22 @@ LESSONS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def course_map() -> Markdown:
-    """A table of all lessons: title, what each shows, minutes. Each lesson's first cell says these three."""
-    rows = [f"| [{name}]({name}.ipynb) | {title} | {shows} | {minutes} |" for name, title, shows, minutes in about()]
-    return Markdown("\n".join(["| lesson | | what it shows | minutes |", "|---|---|---|---|", *rows]))
+    """A table of all lessons: title, what each shows, minutes, what one needs; each lesson's first cell says these."""
+    rows = [f"| [{name}]({name}.ipynb) | {' | '.join(said)} |" for name, *said in about()]
+    return Markdown("\n".join(["| lesson | | what it shows | minutes | you need |", "|---|---|---|---|---|", *rows]))
 
 
-def about() -> list[tuple[str, str, str, str]]:
-    """(file, title, one-sentence claim, minutes) of every lesson, in order."""
+def about() -> list[tuple[str, str, str, str, str]]:
+    """(file, title, one-sentence claim, minutes, prerequisites) of every lesson, in order."""
     found = []
     for lesson in sorted(LESSONS.glob("[0-9]*.py")):
         first = lesson.read_text(encoding="utf8").split("# %% [markdown]")[1].split("# %%")[0]
         text = " ".join(line.removeprefix("#").strip() for line in first.splitlines())
         title = re.search(r"^# # (.+)$", first, re.MULTILINE)
         shows, minutes = re.search(r"\*\*(.+?)\*\*", text), re.search(r"[Aa]bout (\d+) minutes", text)
-        if not (title and shows and minutes):
-            raise ValueError(
-                f'{lesson.name}: its first cell needs "# Title", a sentence in **bold** and "About N minutes"'
-            )
-        found.append((lesson.stem, title[1], shows[1], minutes[1]))
+        needs = re.search(r"You need: ([^.(]+)", text)
+        if not (title and shows and minutes and needs):
+            wanted = '"# Title", a sentence in **bold**, "About N minutes" and "You need: …"'
+            raise ValueError(f"{lesson.name}: its first cell needs {wanted}")
+        found.append((lesson.stem, title[1], shows[1], minutes[1], needs[1].strip()))
     return found
