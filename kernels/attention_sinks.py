@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kernels import Case, launch, need, refuse
-from kernels.tiles import load, of_head, row_of_head, rows, store, sum_dtype
+from kernels.inputs import check_qkv, widest
+from kernels.tiles import load, of_head, row_of_head, rows, store
 
 triton, tl = need()
 
@@ -181,7 +182,7 @@ class SinkAttention(torch.autograd.Function):
     ) -> Tensor:
         b, h, t, _ = q.shape
         q, k, v = rows(q), rows(k), rows(v)
-        sums = sum_dtype(q)
+        sums = widest(q)
         out = torch.empty(v.shape, dtype=q.dtype, device=q.device)
         lse = torch.empty((b, h, t), dtype=sums, device=q.device)
         numbers = (t, *band, scale)
@@ -246,19 +247,12 @@ def sink_attention(
 
 def check(q: Tensor, k: Tensor, v: Tensor, sink_logits: Tensor | None, **numbers: int) -> None:
     """Refuse in one sentence what the kernels cannot compute."""
-    shape = tuple(q.shape)
-    if len(shape) != 4 or shape[3] == 0:
-        raise ValueError(f"q: expected (b h t d_k), got {shape}")
-    if tuple(k.shape) != shape:
-        raise ValueError(f"k: expected the shape of q, (b h t d_k) = {shape}, got {tuple(k.shape)}")
-    if v.ndim != 4 or tuple(v.shape[:3]) != shape[:3] or v.shape[3] == 0:
-        raise ValueError(f"v: expected (b h t d_v) with (b h t) = {shape[:3]}, got {tuple(v.shape)}")
-    for name, x in {"q": q, "k": k, "v": v}.items():
-        if x.dtype not in DTYPES or (x.dtype, x.device) != (q.dtype, q.device):
-            raise TypeError(f"{name}: expected one floating dtype and device for q, k, v, got {x.dtype} on {x.device}")
-    if sink_logits is not None and (tuple(sink_logits.shape) != shape[1:2] or not sink_logits.is_floating_point()):
+    check_qkv(q, k, v)
+    if q.dtype not in DTYPES or 0 in (q.shape[3], v.shape[3]):
+        raise ValueError(f"q: expected float16, bfloat16, float32 or float64 and d >= 1, got {tuple(q.shape)} {q.dtype}")
+    if sink_logits is not None and (sink_logits.shape != q.shape[1:2] or not sink_logits.is_floating_point()):
         got = f"{tuple(sink_logits.shape)} of {sink_logits.dtype}"
-        raise ValueError(f"sink_logits: expected one float for each head, (h) = ({shape[1]},), got {got}")
+        raise ValueError(f"sink_logits: expected one float for each head, (h) = ({q.shape[1]},), got {got}")
     for name, n in numbers.items():
         least, wanted = (16, "a power of two, at least 16") if "block" in name else (0, "a whole number, at least 0")
         if not isinstance(n, int) or n < least or (least and n & (n - 1)):

@@ -41,7 +41,3 @@ def row_of_head(t):
 def rows(x: Tensor) -> Tensor:
     """x with its last dimension contiguous, which is all that the kernels ask of its strides."""
     return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -14,6 +14,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kernels.inputs import check_qkv, widest
+
 Queries = Float[Tensor, "b h t dk"]
 Values = Float[Tensor, "b h t dv"]
 PerHead = Float[Tensor, " h"]
@@ -115,24 +117,12 @@ def checked(
     q: Tensor, k: Tensor, v: Tensor, n_sink: int, window: int, scale: float | None, sink_logits: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, float, torch.dtype]:
     """Refuse bad input in one line; otherwise q, k, v in the dtype to accumulate in, the scale, and q's dtype."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
-            got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{name}: expected a float tensor (b h t d), got {got}")
-        if (x.dtype, x.device) != (q.dtype, q.device):
-            raise ValueError(f"{name}: expected {q.dtype} on {q.device} like q, got {x.dtype} on {x.device}")
-    if k.shape != q.shape:
-        turned = ": did you mean k.transpose(1, 2)?" if k.transpose(1, 2).shape == q.shape else ""
-        raise ValueError(f"k: expected (b h t d_k) = {tuple(q.shape)} like q, got {tuple(k.shape)}{turned}")
-    if v.shape[:3] != q.shape[:3]:
-        turned = ": did you mean v.transpose(1, 2)?" if v.transpose(1, 2).shape[:3] == q.shape[:3] else ""
-        wanted = f"(b h t d_v) with (b h t) = {tuple(q.shape[:3])}"
-        raise ValueError(f"v: expected {wanted} like q, got {tuple(v.shape)}{turned}")
+    check_qkv(q, k, v)
     check_sizes(n_sink, window)
     if sink_logits is not None and (not isinstance(sink_logits, Tensor) or sink_logits.shape != q.shape[1:2]):
         got = f"{tuple(sink_logits.shape)}" if isinstance(sink_logits, Tensor) else type(sink_logits).__name__
         raise ValueError(f"sink_logits: expected (h) = ({q.shape[1]},), one a head, got {got}")
-    wide = torch.promote_types(q.dtype, torch.float32)
+    wide = widest(q)
     return q.to(wide), k.to(wide), v.to(wide), q.shape[-1] ** -0.5 if scale is None else scale, q.dtype
 
 
