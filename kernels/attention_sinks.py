@@ -80,7 +80,7 @@ def sinks_forward(
         m = m_new
 
     row = row_of_head(t)
-    store(out + row * D_V, start, acc / l[:, None], t, D_V, BLOCK_Q, COLS_V)
+    store(out + row * D_V, start, acc / l[:, None], D_V, t, D_V, BLOCK_Q, COLS_V)
     tl.store(lse + row + i, m + tl.log(l), mask=i < t)
 
 
@@ -117,7 +117,7 @@ def sinks_backward_q(
         ds = p * (dp - delta_i[:, None])
         dq_i = tl.dot(ds.to(k_j.dtype), k_j, dq_i, input_precision="ieee", out_dtype=SUM)
 
-    store(dq + row * D_K, start, scale * dq_i, t, D_K, BLOCK_Q, COLS_K)
+    store(dq + row * D_K, start, scale * dq_i, D_K, t, D_K, BLOCK_Q, COLS_K)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -153,8 +153,8 @@ def sinks_backward_kv(
         ds = p * (dp - delta_i[None, :])
         dk_j = tl.dot(ds.to(q_i.dtype), q_i, dk_j, input_precision="ieee", out_dtype=SUM)
 
-    store(dk + row * D_K, start, scale * dk_j, t, D_K, BLOCK_K, COLS_K)
-    store(dv + row * D_V, start, dv_j, t, D_V, BLOCK_K, COLS_V)
+    store(dk + row * D_K, start, scale * dk_j, D_K, t, D_K, BLOCK_K, COLS_K)
+    store(dv + row * D_V, start, dv_j, D_V, t, D_V, BLOCK_K, COLS_V)
 
 
 def constants(q: Tensor, v: Tensor, block_q: int, block_k: int) -> dict[str, Any]:
@@ -249,7 +249,9 @@ def check(q: Tensor, k: Tensor, v: Tensor, sink_logits: Tensor | None, **numbers
     """Refuse in one sentence what the kernels cannot compute."""
     check_qkv(q, k, v)
     if q.dtype not in DTYPES or 0 in (q.shape[3], v.shape[3]):
-        raise ValueError(f"q: expected float16, bfloat16, float32 or float64 and d >= 1, got {tuple(q.shape)} {q.dtype}")
+        raise ValueError(
+            f"q: expected float16, bfloat16, float32 or float64 and d >= 1, got {tuple(q.shape)} {q.dtype}"
+        )
     if sink_logits is not None and (sink_logits.shape != q.shape[1:2] or not sink_logits.is_floating_point()):
         got = f"{tuple(sink_logits.shape)} of {sink_logits.dtype}"
         raise ValueError(f"sink_logits: expected one float for each head, (h) = ({q.shape[1]},), got {got}")

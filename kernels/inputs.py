@@ -40,7 +40,13 @@ def check_float(name: str, x: Tensor, q: Tensor, words: str = "(b h t d)") -> No
 
 
 def check_shape(
-    name: str, x: Tensor, wanted: tuple[int, ...], words: str, *, shown: int | None = None, turn: tuple[int, int] = (1, 2)
+    name: str,
+    x: Tensor,
+    wanted: tuple[int, ...],
+    words: str,
+    *,
+    shown: int | None = None,
+    turn: tuple[int, int] = (1, 2),
 ) -> None:
     """x of the wanted shape; when two of its axes are only swapped, the error says how to turn them back."""
     if tuple(x.shape) == wanted:

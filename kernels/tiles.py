@@ -1,6 +1,5 @@
 """What kernel files share: reading and writing tiles of (b h t d) tensors on a grid of (block of t, h, b)."""
 
-import torch
 from torch import Tensor
 
 from kernels import need
@@ -9,21 +8,21 @@ triton, tl = need()
 
 
 @triton.jit
-def load(x, start, stride, t, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """Rows start, start + 1, … of a (t, D) matrix as a ROWS × COLS tile, zero outside the matrix."""
-    x += start.to(tl.int64) * stride
+def load(x, start, stride, t, d, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Rows start, start + 1, … of a (t, d) matrix as a ROWS × COLS tile, zero outside the matrix."""
+    x += tl.cast(start, tl.int64) * stride
     i = tl.arange(0, ROWS)[:, None]
-    d = tl.arange(0, COLS)[None, :]
-    return tl.load(x + i * stride + d, mask=(start + i < t) & (d < D), other=0.0)
+    j = tl.arange(0, COLS)[None, :]
+    return tl.load(x + i * stride + j, mask=(start + i < t) & (j < d), other=0.0)
 
 
 @triton.jit
-def store(x, start, tile, t, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """Write a tile to rows start, start + 1, … of a contiguous (t, D) matrix."""
-    x += start.to(tl.int64) * D
+def store(x, start, tile, stride, t, d, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Write a tile to rows start, start + 1, … of a (t, d) matrix."""
+    x += tl.cast(start, tl.int64) * stride
     i = tl.arange(0, ROWS)[:, None]
-    d = tl.arange(0, COLS)[None, :]
-    tl.store(x + i * D + d, tile.to(x.dtype.element_ty), mask=(start + i < t) & (d < D))
+    j = tl.arange(0, COLS)[None, :]
+    tl.store(x + i * stride + j, tile.to(x.dtype.element_ty), mask=(start + i < t) & (j < d))
 
 
 @triton.jit
