@@ -1,34 +1,14 @@
 """The attention-sinks kernel: equal to its definition, compiled for four GPUs, differentiated right."""
 
-import contextlib
-
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from kernel_proofs import DEVICE, EXACT, GPU, TOLERANCE, assert_same_launch, gradients, hostile, recorded, worst
 
 import kernels
 
-GPU = torch.cuda.is_available()
-DEVICE = "cuda" if GPU else "cpu"
-EXACT = torch.float32 if kernels.WHERE == "compiled" else torch.float64  # what the kernel runs in
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 SMALL = {"block_q": 16, "block_k": 16}
-
-
-@contextlib.contextmanager
-def hostile():
-    """New memory holds NaN, and an interpreted kernel that leaves its tensors is stopped."""
-    from labkit.kernel_lab import guard
-
-    def poisoned(*args, **kwargs):
-        return torch.full(args[0], torch.nan, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        patch.setattr(kernels.attention_sinks.torch, "empty", poisoned)
-        if kernels.WHERE == "interpreted":
-            stack.enter_context(guard())
-        yield
 
 
 def definition(q, k, v, n_sink, window, scale=None, sink_logits=None):
@@ -46,11 +26,6 @@ def definition(q, k, v, n_sink, window, scale=None, sink_logits=None):
     return torch.stack(out, 2) if out else v.clone()
 
 
-def gradients(loss, x):
-    """Autograd's gradients; zeros where an empty text leaves nothing to differentiate."""
-    return torch.autograd.grad(loss, x, allow_unused=True, materialize_grads=True)
-
-
 def inputs(b, h, t, d_k, d_v, dtype=EXACT, seed=0):
     """q, k, v with the strides that a projection split into heads has."""
     draw = torch.Generator().manual_seed(seed)
@@ -60,11 +35,6 @@ def inputs(b, h, t, d_k, d_v, dtype=EXACT, seed=0):
 
 def kernel(q, k, v, **options):
     return kernels.attention_sinks.sink_attention(q, k, v, **{**SMALL, **options})
-
-
-def worst(got, wanted):
-    assert got.shape == wanted.shape
-    return float((got.detach().double() - wanted.detach()).abs().max()) if got.numel() else 0.0
 
 
 SHAPES = {  # b, h, t, d_k, d_v, n_sink, window
@@ -246,28 +216,13 @@ def test_it_compiles_without_spills_and_multiplies_on_tensor_cores(target):
 
 
 def test_a_case_compiles_what_a_launch_launches(monkeypatch):
-    launched = {}
-
-    class Recorder:
-        def __init__(self, kernel):
-            self.kernel = kernel
-
-        def __getitem__(self, grid):
-            return lambda *args, **options: launched.update({self.kernel.__name__: (args, options)})
-
     module = kernels.attention_sinks
-    cases = {c.name: c for c in module.CASES}
-    for part in ("sinks_forward", "sinks_backward_q", "sinks_backward_kv"):
-        monkeypatch.setattr(module, part, Recorder(getattr(module, part)))
+    launched = recorded(monkeypatch, module, ["sinks_forward", "sinks_backward_q", "sinks_backward_kv"])
     q, k, v = (torch.zeros(1, 8, 64, 64, dtype=torch.float16, device=DEVICE, requires_grad=True) for _ in range(3))
     module.sink_attention(q, k, v, n_sink=4, window=16).sum().backward()
-    for part, (args, options) in launched.items():
-        case = cases[f"{part} float16 d=64"]
-        assert options == case.options
-        assert len(args) == len(case.args)
-        for ours, theirs in zip(args, case.args, strict=True):
-            assert type(ours) is type(theirs)
-            assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+    cases = {c.name: c for c in module.CASES}
+    for part, launch in launched.items():
+        assert_same_launch(launch, cases[f"{part} float16 d=64"])
     assert len(launched) == 3
 
 
@@ -276,8 +231,8 @@ BAD = {
     "q": ((Q[0], Q[0], Q[0]), {}),
     "k": ((Q, Q[:, :, :2], Q), {}),
     "v": ((Q, Q, Q[:, :1]), {}),
-    "v: expected one floating dtype": ((Q, Q, Q.half()), {}),
-    "q: expected one floating dtype": ((Q.int(), Q.int(), Q.int()), {}),
+    "v: expected torch.float32": ((Q, Q, Q.half()), {}),
+    "q: expected a float tensor": ((Q.int(), Q.int(), Q.int()), {}),
     "n_sink": ((Q, Q, Q), {"n_sink": -1}),
     "window": ((Q, Q, Q), {"window": 2.5}),
     "sink_logits": ((Q, Q, Q), {"sink_logits": torch.zeros(3)}),

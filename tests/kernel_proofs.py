@@ -1,0 +1,68 @@
+"""What the proofs of every kernel share: hostile memory, float64 gradients, tolerances."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import kernels
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+EXACT = torch.float32 if kernels.WHERE == "compiled" else torch.float64  # what the kernels run in
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@contextlib.contextmanager
+def hostile() -> Iterator[None]:
+    """New memory holds NaN, and an interpreted kernel that leaves its tensors is stopped."""
+    from labkit.kernel_lab import guard
+
+    empty = torch.empty
+
+    def poisoned(*args, **kwargs):
+        return empty(*args, **kwargs).fill_(torch.nan)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setattr(torch, "empty", poisoned)
+        if kernels.WHERE == "interpreted":
+            stack.enter_context(guard())
+        yield
+
+
+def gradients(loss, x):
+    """Autograd's gradients; zeros where an empty text leaves nothing to differentiate."""
+    return torch.autograd.grad(loss, x, allow_unused=True, materialize_grads=True)
+
+
+def worst(got, wanted):
+    """The largest difference."""
+    assert got.shape == wanted.shape
+    return float((got.detach().double() - wanted.detach()).abs().max()) if got.numel() else 0.0
+
+
+def recorded(patch: pytest.MonkeyPatch, module: object, names: list[str]) -> dict[str, tuple]:
+    """Launches of these kernels of a module are written down, kernel -> (arguments, options), instead of run."""
+    launched: dict[str, tuple] = {}
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            return lambda *args, **options: launched.update({self.name: (args, options)})
+
+    for name in names:
+        patch.setattr(module, name, Recorder(name))
+    return launched
+
+
+def assert_same_launch(launched: tuple, case: kernels.Case) -> None:
+    """A case compiles what a launch launches: the same options, arguments of the same types."""
+    args, options = launched
+    assert options == case.options
+    assert len(args) == len(case.args)
+    for ours, theirs in zip(args, case.args, strict=True):
+        assert type(ours) is type(theirs)
+        assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
