@@ -18,7 +18,18 @@ from labkit.launch import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 ROOMS = {path.name for path in (ROOT / "labkit").iterdir() if (path / "__init__.py").exists()}
 MECHANISMS = {room for room in ROOMS if (ROOT / "labkit" / room / "forms.py").exists()}
-COPYABLE = {"torch", "einops", "jaxtyping", "kernels", "math", "typing", "collections", "functools", "itertools"}
+COPYABLE = {
+    "torch",
+    "einops",
+    "jaxtyping",
+    "kernels",
+    "math",
+    "typing",
+    "collections",
+    "functools",
+    "itertools",
+    "warnings",
+}
 LIBRARY = sorted([*ROOT.glob("labkit/**/*.py"), *ROOT.glob("kernels/**/*.py")])
 
 

@@ -40,8 +40,8 @@ def recurrent(
     q: Queries, k: Queries, v: Values, beta: PerToken, *, scale: float | None = None, state: State | None = None
 ) -> tuple[Values, State]:
     """The definition, one token at a time: S ← S + β k (v − Sᵀ k)ᵀ, o = Sᵀ q (§2.2)."""
-    dtype = q.dtype
-    q, k, v, beta, S = started(q, k, v, beta, scale, state)
+    check(q, k, v, beta, state)
+    dtype, (q, k, v, beta, S) = q.dtype, started(q, k, v, beta, scale, state)
     out = []
     for q_t, k_t, v_t, beta_t in zip(*(x.unbind(2) for x in (q, k, v, beta)), strict=True):
         error = v_t - einsum(S, k_t, "b h dk dv, b h dk -> b h dv")
@@ -58,6 +58,7 @@ def parallel(
     A token's error depends on the errors before it, E = V − K S − tril(K Kᵀ diag β, −1) E, which is a triangular
     system; attention = tril(Q Kᵀ diag β) (I + tril(K Kᵀ diag β, −1))⁻¹.
     """
+    check(q, k, v, beta, state)
     dtype = q.dtype
     out, S = sealed(whole, *started(q, k, v, beta, scale, state))
     return out.to(dtype), S
@@ -89,6 +90,7 @@ def chunkwise(
     One triangular solve a chunk, and no loop over tokens. The backward pass is written by hand and keeps, for each
     token and head, its error (d_v), a row of the chunk's inverse (chunk) and its share of the states (d_k d_v / chunk).
     """
+    check(q, k, v, beta, state)
     check_chunk(chunk)
     dtype, t = q.dtype, q.shape[2]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -110,7 +112,7 @@ def kernel(
     state: State | None = None,
     chunk: int = 64,
 ) -> tuple[Values, State]:
-    """The same as Triton kernels, forward and backward (kernels/delta_rule.py); chunk is a power of two, at least 16."""
+    """The same as Triton kernels, forward and backward (kernels/delta_rule); chunk is a power of two from 16 on."""
     from kernels.delta_rule import delta_rule
 
     check(q, k, v, beta, state)
@@ -127,24 +129,26 @@ class Chunks(torch.autograd.Function):
         ctx.shapes = [x.shape for x in (q, k, v, beta, state)]
         out, S, kept = torch.empty_like(v), state.flatten(0, 1), []
         pieces = zip(*(x.flatten(0, 1).split(ctx.piece, 1) for x in (q, k, v, beta, out)), strict=True)
-        for *inputs, out_p in pieces:
-            O, S, *keep = forward_piece(*inputs, S, scale, c)
+        for q_p, k_p, v_p, beta_p, out_p in pieces:
+            O, S, *keep = forward_piece(q_p, k_p, v_p, beta_p, S, scale, c)
             cut(out_p, c).copy_(O)
             kept += keep
         ctx.save_for_backward(q, k, beta, *kept)
         return out, S.view(state.shape).clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: Tensor, dS: Tensor) -> tuple:
+        if torch.is_grad_enabled():  # so it is under create_graph=True
+            raise RuntimeError("chunkwise has a first derivative only: use the recurrent form for a second")
         q, k, beta, *kept = ctx.saved_tensors
         dq, dk, dv, dbeta = (q.new_empty(shape) for shape in ctx.shapes[:4])
         tensors = (q, k, beta, d_out, dq, dk, dv, dbeta)
         pieces = zip(*(x.flatten(0, 1).split(ctx.piece, 1) for x in tensors), strict=True)
         dS = dS.flatten(0, 1)
-        for n, (*inputs, dq_p, dk_p, dv_p, dbeta_p) in reversed(list(enumerate(pieces))):
-            dQ, dK, dV, dB, dS = backward_piece(*inputs, *kept[3 * n : 3 * n + 3], dS, ctx.scale, ctx.c)
-            for into, part in ((dq_p, dQ), (dk_p, dK), (dv_p, dV), (dbeta_p, dB)):
+        for n, (q_p, k_p, beta_p, dO_p, *into_p) in reversed(list(enumerate(pieces))):
+            inverse, E, S = kept[3 * n : 3 * n + 3]
+            *parts, dS = backward_piece(q_p, k_p, beta_p, dO_p, inverse, E, S, dS, ctx.scale, ctx.c)
+            for into, part in zip(into_p, parts, strict=True):
                 cut(into, ctx.c).copy_(part)
         return dq, dk, dv, dbeta, dS.view(ctx.shapes[4]), None, None
 
@@ -174,7 +178,16 @@ def forward_piece(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, S: Tensor, scal
 
 
 def backward_piece(
-    q: Tensor, k: Tensor, beta: Tensor, dO: Tensor, inverse: Tensor, E: Tensor, S: Tensor, dS: Tensor, scale: float, c: int
+    q: Tensor,
+    k: Tensor,
+    beta: Tensor,
+    dO: Tensor,
+    inverse: Tensor,
+    E: Tensor,
+    S: Tensor,
+    dS: Tensor,
+    scale: float,
+    c: int,
 ) -> tuple:
     """The gradients of `forward_piece`, from that of its outputs and that of the state after it, dS.
 
@@ -182,7 +195,12 @@ def backward_piece(
     dP = scale tril(dO Eᵀ)      dM = −tril(F Eᵀ, −1)     dW = E dS′ᵀ + dPᵀ Q + dMᵀ K
     dQ = scale dO Sᵀ + dP W     dK = dM W − F Sᵀ         and W = β K gives dβ = K · dW, dK + β dW
     """
-    Q, K, beta, dO = cut(q, c).contiguous(), cut(k, c).contiguous(), cut(beta, c)[..., None].contiguous(), cut(dO, c).contiguous() * scale
+    Q, K, beta, dO = (
+        cut(q, c).contiguous(),
+        cut(k, c).contiguous(),
+        cut(beta, c)[..., None].contiguous(),
+        cut(dO, c).contiguous() * scale,
+    )
     W = K * beta
     dE, read = bmm(bmm(Q, W.mT).tril_().mT, dO), bmm(Q.mT, dO)
     F, after = torch.empty_like(dO), torch.empty_like(S)
@@ -232,8 +250,7 @@ def warn_of_beta() -> None:
 def started(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, scale: float | None, state: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q · scale, k, v, beta and the state in the dtype of the sums, once they are checked; scale=1 leaves q as it is."""
-    check(q, k, v, beta, state)
+    """q · scale (q itself for 1), k, v, beta and the state, in the dtype of the sums."""
     wide, scale = widest(q), q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v, beta = (x.to(wide) for x in (q, k, v, beta))
     S = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]) if state is None else state.to(wide)

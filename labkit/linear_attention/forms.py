@@ -13,7 +13,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from kernels.inputs import check_qkv, check_state, widest
+from kernels.inputs import check_chunk, check_qkv, check_state, widest
 
 Queries = Float[Tensor, "b h t dk"]
 Values = Float[Tensor, "b h t dv"]
@@ -24,8 +24,8 @@ def recurrent(
     q: Queries, k: Queries, v: Values, *, scale: float | None = None, state: State | None = None
 ) -> tuple[Values, State]:
     """The definition, one token at a time: S ← S + k vᵀ, o = Sᵀ q."""
-    dtype = q.dtype
-    q, k, v, S = started(q, k, v, scale, state)
+    check(q, k, v, state)
+    dtype, (q, k, v, S) = q.dtype, started(q, k, v, scale, state)
     out = []
     for q_t, k_t, v_t in zip(*(x.unbind(2) for x in (q, k, v)), strict=True):
         S = S + einsum(k_t, v_t, "b h dk, b h dv -> b h dk dv")
@@ -37,8 +37,8 @@ def parallel(
     q: Queries, k: Queries, v: Values, *, scale: float | None = None, state: State | None = None
 ) -> tuple[Values, State]:
     """The whole sequence at once, as attention without a softmax: out = tril(Q Kᵀ) V + Q S. Cost t²."""
-    dtype = q.dtype
-    q, k, v, S = started(q, k, v, scale, state)
+    check(q, k, v, state)
+    dtype, (q, k, v, S) = q.dtype, started(q, k, v, scale, state)
     pattern = einsum(q, k, "b h i d, b h j d -> b h i j").tril()
     out = einsum(pattern, v, "b h i j, b h j d -> b h i d") + q @ S
     return out.to(dtype), S + k.mT @ v
@@ -48,6 +48,8 @@ def chunkwise(
     q: Queries, k: Queries, v: Values, *, scale: float | None = None, state: State | None = None, chunk: int = 64
 ) -> tuple[Values, State]:
     """`parallel` within chunks, the state between them: a chunk's start is a sum of what the earlier ones wrote."""
+    check(q, k, v, state)
+    check_chunk(chunk)
     dtype, t = q.dtype, q.shape[2]
     q, k, v, S = started(q, k, v, scale, state)
     rest = -t % chunk
@@ -58,12 +60,16 @@ def chunkwise(
     return out.flatten(2, 3)[:, :, :t].to(dtype), written[:, :, -1]
 
 
+def check(q: Tensor, k: Tensor, v: Tensor, state: Tensor | None) -> None:
+    """Refuse bad input in one line."""
+    check_qkv(q, k, v)
+    check_state(state, q, v)
+
+
 def started(
     q: Tensor, k: Tensor, v: Tensor, scale: float | None, state: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Refuse bad input in one line; otherwise q · scale, k, v and the state in the dtype of the sums."""
-    check_qkv(q, k, v)
-    check_state(state, q, v)
+    """q · scale, k, v and the state, in the dtype of the sums."""
     wide = widest(q)
     q = q.to(wide) * (q.shape[-1] ** -0.5 if scale is None else scale)
     S = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]) if state is None else state.to(wide)
