@@ -1,8 +1,10 @@
-"""The two static charts that lessons draw most: bars of a few named numbers, lines over a common axis."""
+"""The static charts that lessons draw most: bars, dots with their spread, lines over an axis, visits to tiles."""
 
 from collections.abc import Mapping, Sequence
 
-from .theme import BLUE, FAINT, Figure, token
+import numpy as np
+
+from .theme import BLUE, FAINT, INK, Figure, grid, token
 
 
 def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: Sequence[str] = ()) -> Figure:
@@ -28,6 +30,61 @@ def bars(values: Mapping[str, float], *, title: str, axis: str, highlight: Seque
     )
     said = ", ".join(f"{name} {number}" for name, number in zip(values, numbers, strict=True))
     return Figure([trace], layout, title=title, alt=f"bars of {axis}", summary=said)
+
+
+def dots(values: Mapping[str, Sequence[float]], *, title: str, axis: str) -> Figure:
+    """One row a name, a dot a number (a seed, say), a line from the smallest to the largest, the mean beside it."""
+    names = [token(name).replace("·", " ") for name in values]
+    means = [f"{sum(numbers) / len(numbers):.3g}" for numbers in values.values()]
+    spread = dict(
+        type="scatter",
+        mode="lines+text",
+        x=[x for numbers in values.values() for x in (min(numbers), max(numbers), None)],
+        y=[name for name in names for _ in range(3)],
+        text=[text for mean in means for text in ("", f"  mean {mean}", "")],
+        textposition="middle right",
+        line=dict(color=INK, width=1),
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    each = dict(
+        type="scatter",
+        mode="markers",
+        x=[x for numbers in values.values() for x in numbers],
+        y=[name for name, numbers in zip(names, values.values(), strict=True) for _ in numbers],
+        marker=dict(size=10, color=BLUE, opacity=0.7),
+        hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+    )
+    layout = dict(
+        height=100 + 34 * len(values),
+        margin=dict(l=24 + 7 * max(map(len, names)), r=110, t=34, b=40),
+        xaxis=dict(title_text=axis),
+        yaxis=dict(autorange="reversed", showgrid=False, ticks=""),
+    )
+    said = "; ".join(
+        f"{name} {', '.join(f'{x:.3g}' for x in numbers)} (mean {mean})"
+        for (name, numbers), mean in zip(values.items(), means, strict=True)
+    )
+    return Figure([spread, each], layout, title=title, alt=f"dots of {axis}", summary=said)
+
+
+def visits(counts: np.ndarray, *, title: str, program: str, block: str) -> Figure:
+    """Which blocks each program of a kernel touches: counts (programs, blocks), as `kernel_lab.tile_map` returns them.
+
+    program, block: what a row and a column are, such as "block of 64 queries" and "block of 32 keys".
+    """
+    n, m = counts.shape
+    trace = dict(
+        type="heatmap", z=grid(np.where(counts > 0, 1.0, np.nan)), zmin=0, zmax=1.4, showscale=False, xgap=2, ygap=2
+    )
+    layout = dict(
+        width=420,
+        height=120 + 34 * n,
+        xaxis=dict(title_text=block, dtick=1, showgrid=False, range=[-0.5, m - 0.5]),
+        yaxis=dict(title_text=program, dtick=1, showgrid=False, range=[n - 0.5, -0.5]),
+    )
+    said = "; ".join(f"program {i}: blocks {np.flatnonzero(row).tolist()}" for i, row in enumerate(counts))
+    return Figure([trace], layout, title=title, alt="a grid of programs by blocks", summary=said)
 
 
 def lines(

@@ -82,6 +82,7 @@ class Figure(go.Figure):
         return self.layout.meta["cards"]
 
     _ipython_display_ = None  # plotly's own would win over the bundle below, and says nothing in words
+    _repr_html_ = None  # plotly's would put a script from the network beside it
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         picture = json.loads(self.to_json(validate=False)) | {"config": CONFIG}

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from labkit.charts import visits
 from labkit.theme import BLUE, INK, ORANGE, TEAL, Figure, grid, token
 
 from .cache import Positions, SinkCache
@@ -226,22 +227,7 @@ def perplexity_figure(
     )
 
 
-def draw_visits(visits: np.ndarray, *, block_q: int, block_k: int) -> Figure:
-    """Which blocks of keys each program of the kernel reads; visits: (programs, blocks) counts."""
-    n, m = visits.shape
-    trace = dict(
-        type="heatmap", z=grid(np.where(visits > 0, 1.0, np.nan)), zmin=0, zmax=1.4, showscale=False, xgap=2, ygap=2
-    )
-    layout = dict(
-        width=420,
-        height=120 + 34 * n,
-        xaxis=dict(title_text=f"block of {block_k} keys", dtick=1, showgrid=False, range=[-0.5, m - 0.5]),
-        yaxis=dict(title_text=f"block of {block_q} queries", dtick=1, showgrid=False, range=[n - 0.5, -0.5]),
-    )
-    return Figure(
-        [trace],
-        layout,
-        title="Which keys does each program read?",
-        alt="a grid of programs by blocks of keys",
-        summary="; ".join(f"program {i}: blocks {np.flatnonzero(row).tolist()}" for i, row in enumerate(visits)),
-    )
+def draw_visits(counts: np.ndarray, *, block_q: int, block_k: int) -> Figure:
+    """Which blocks of keys each program of the kernel reads; counts: (programs, blocks)."""
+    blocks = dict(program=f"block of {block_q} queries", block=f"block of {block_k} keys")
+    return visits(counts, title="Which keys does each program read?", **blocks)
