@@ -32,18 +32,18 @@ def exercise(id: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         if fn.__name__ != asked.name:
             raise ValueError(f"{id}: the function is called {asked.name}, not {fn.__name__}: give it its name back")
         _attempts[id] = fn
-        told = False
+        yours, reference, told = asked.answer(fn), asked.answer(asked.reference), False
 
         @functools.wraps(fn)
         def answer(*args: P.args, **kwargs: P.kwargs) -> R:
             nonlocal told
             try:
-                return fn(*args, **kwargs)
+                return yours(*args, **kwargs)
             except Todo:
                 if not told:
                     told = True
                     say("open", f"{asked.name}: not written yet, the reference answers")
-                return asked.reference(*args, **kwargs)
+                return reference(*args, **kwargs)
 
         return answer
 
@@ -63,7 +63,7 @@ def check(id: str, *, seconds: float = SECONDS) -> None:
 
 def verdict_on(asked: registry.Exercise, fn: Callable, seconds: float = SECONDS, seed: int = SEED) -> Verdict:
     """Both halves of a check: run the function, judge the outcomes."""
-    return judge(asked, asked.probes(seed), run(fn, asked.probes(seed), seconds))
+    return judge(asked, asked.probes(seed), run(asked.answer(fn), asked.probes(seed), seconds))
 
 
 def hint(id: str, level: int | None = None) -> None:

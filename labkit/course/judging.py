@@ -1,7 +1,7 @@
 """The half of a check that compares: `judge` holds outcomes against the reference's, and calls no learner's code."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,10 +47,11 @@ def judge(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome]) -> Ve
     if stopped is not None and stopped.status != "error":
         return stopped
     if stopped is None:
+        reference = exercise.answer(exercise.reference)
         found = [
             (PROPERTIES.index(fault.property), i, fault)
             for i, probe in enumerate(probes)
-            for fault in compared(exercise, probe, outcomes[i], outcome(exercise.reference, probe))
+            for fault in compared(exercise, probe, outcomes[i], outcome(reference, probe))
         ]
         if not found:
             return Verdict("pass", f"all {len(probes)} probes agree")
@@ -114,14 +115,20 @@ def _stopped(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome]) ->
 
 def _named(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome], verdict: Verdict) -> Verdict:
     """The same verdict, with the name of the known mistake that does the same on every probe, if there is one."""
+    if _does_the_same(exercise, exercise.reference, probes, outcomes):  # an error that is not the learner's
+        return verdict
     for mistake in exercise.mistakes:
-        if len(outcomes) == len(probes) and all(
-            _alike(exercise, probe, got, outcome(mistake.fn, probe))
-            for probe, got in zip(probes, outcomes, strict=True)
-        ):
+        if _does_the_same(exercise, mistake.fn, probes, outcomes):
             said = (verdict.message, verdict.property, verdict.probe, verdict.got, verdict.wanted)
             return Verdict("mistake", *said, mistake.name, mistake.look)
     return verdict
+
+
+def _does_the_same(exercise: Exercise, fn: Callable, probes: Probes, outcomes: Sequence[Outcome]) -> bool:
+    fn = exercise.answer(fn)
+    return len(outcomes) == len(probes) and all(
+        _alike(exercise, probe, got, outcome(fn, probe)) for probe, got in zip(probes, outcomes, strict=True)
+    )
 
 
 def _alike(exercise: Exercise, probe: Call | tuple, got: Outcome, twin: Outcome) -> bool:

@@ -54,6 +54,8 @@ class Exercise:
 
     `probes(seed)` gives the arguments it is tried on, the smallest first, the same for the same seed. `hints`: a
     question, the formula, pseudocode. `lines`: about how many the solution has. `alternatives` are other right answers.
+    `through`, where an answer is not simply called on a probe, makes a function of the probe's arguments of it: an
+    answer that is a kernel must be launched, see launching.py.
     """
 
     id: str
@@ -66,11 +68,16 @@ class Exercise:
     lines: int
     alternatives: Sequence[Callable[..., Any]] = ()
     tolerance: Mapping[torch.dtype, float] = field(default_factory=lambda: TOLERANCE)
+    through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
     @property
     def name(self) -> str:
         """The name of the function that the learner writes."""
         return self.reference.__name__
+
+    def answer(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of a probe's arguments that an answer is: mostly `fn` itself."""
+        return fn if self.through is None else self.through(fn)
 
 
 def rooms() -> list[str]:

@@ -67,12 +67,18 @@ def as_call(probe: Call | tuple[Any, ...]) -> Call:
 
 def _one_line(error: BaseException) -> str:
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    text = text.removeprefix(f"{type(error).__module__}.")
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _learners(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The learner's function, where another one stands around it."""
+    return getattr(fn, "__wrapped__", fn)
 
 
 def _frames(error: BaseException, fn: Callable[..., Any]) -> list[TracebackType]:
     """The steps of the traceback that are in the learner's cell, the deepest last."""
-    code, step, frames = getattr(fn, "__code__", None), error.__traceback__, []
+    code, step, frames = getattr(_learners(fn), "__code__", None), error.__traceback__, []
     while step is not None:
         if code is not None and step.tb_frame.f_code.co_filename == code.co_filename:
             frames.append(step)
@@ -85,6 +91,7 @@ def _where(error: BaseException, fn: Callable[..., Any]) -> str:
     frames = _frames(error, fn)
     if not frames:
         return ""
+    fn = _learners(fn)
     text = linecache.getline(fn.__code__.co_filename, frames[-1].tb_lineno).strip()
     line = frames[-1].tb_lineno - fn.__code__.co_firstlineno + 1
     place = f"line {line} of {fn.__name__}" if line > 0 else f"{frames[-1].tb_frame.f_code.co_name}"
@@ -96,5 +103,6 @@ def _started(error: Todo, fn: Callable[..., Any]) -> bool:
     frames = _frames(error, fn)
     if not frames:
         return False
-    lines = [line for *_, line in fn.__code__.co_lines() if line is not None and line > fn.__code__.co_firstlineno]
+    code = _learners(fn).__code__
+    lines = [line for *_, line in code.co_lines() if line is not None and line > code.co_firstlineno]
     return frames[0].tb_lineno > min(lines, default=0)

@@ -59,8 +59,8 @@ def memories_figure(
     states = memories(n_keys, similarity, written, beta)
     which, v = writes(n_keys)
     k, which = keys(n_keys, similarity), which[:written]
-    latest = [max((w for w in range(written) if which[w] == i), default=None) for i in range(n_keys)]
-    held = [i for i in range(n_keys) if latest[i] is not None]
+    latest = {int(key): write for write, key in enumerate(which)}  # of each key that was written
+    held = sorted(latest)
     wanted = v[[latest[i] for i in held]]
     read = {name: k[held] @ S for name, S in states.items()}
     error = {name: (x - wanted).norm(dim=-1) / wanted.norm(dim=-1) for name, x in read.items()}
