@@ -269,3 +269,23 @@ def test_memory_grows_as_the_text_and_no_square_matrix_is_made():
         with Watch():
             delta_rule.chunkwise(*draw(1, 1, t, 8, 8, torch.float32))
         assert max(largest) <= max(t * 8, forms.PIECE * 64)
+
+
+@pytest.mark.parametrize("t", [256, 512, 4096])
+def test_what_training_keeps_is_what_the_docstring_states(t):
+    """The inputs q, k, β; and a token and head its error, a row of the inverse, its share of the states."""
+    h, d_k, d_v, chunk = 2, 16, 8, 32
+    x = [a.requires_grad_() for a in draw(1, h, t, d_k, d_v, torch.float32)]
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out, _ = delta_rule.chunkwise(*x, scale=1, chunk=chunk)
+    inputs = 2 * d_k + 1
+    pieces = -(-t * h // forms.PIECE)
+    last_states = pieces * h * d_k * d_v  # a piece keeps the state after it in the same block of memory
+    assert sum(kept.values()) == 4 * (t * h * (inputs + d_v + chunk + d_k * d_v // chunk) + last_states)
+    out.sum().backward()

@@ -60,7 +60,9 @@ def test_it_and_all_its_gradients_equal_the_definition(shape):
     assert worst(state, last) < 10 * TOLERANCE[EXACT]
     exact = gradients((wanted * d_out).sum() + (last * d_state).sum(), x)
     for name, ours, autograd in zip(("q", "k", "v", "beta", "state"), got, exact, strict=True):
-        assert worst(ours, autograd) < 100 * TOLERANCE[EXACT] * max(1, autograd.abs().max() if autograd.numel() else 0), name
+        assert worst(ours, autograd) < 100 * TOLERANCE[EXACT] * max(
+            1, autograd.abs().max() if autograd.numel() else 0
+        ), name
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate])  # shrinking takes minutes

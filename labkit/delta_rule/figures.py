@@ -96,7 +96,7 @@ def memories_figure(
         _layout(box, max(1.0, *(float(e.max()) for e in error.values()))),
         title="What does each memory give back for a key, after all these writes?",
         alt="two memories as rows of small pictures; for every key the digit wanted and two read out; bars of errors",
-        summary=f"{written} writes to {n_keys} keys of cosine {similarity:.2f}, β {beta:.2f}; key {last + 1} was the "
+        summary=f"{written} writes, {n_keys} keys, cosine {similarity:.2f}, β {beta:.2f}; key {last + 1} was the "
         f"last, {again} were written more than once; mean error of the read-outs: additive {mean['additive']:.2f}, "
         f"delta {mean['delta']:.2f}",
         cards={"additive, mean error": f"{mean['additive']:.2f}", "delta, mean error": f"{mean['delta']:.2f}"},
