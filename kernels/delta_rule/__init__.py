@@ -1,5 +1,5 @@
 """The delta rule in Triton, forward and backward: chunks of tokens in parallel, the state between them in turn
-(arXiv 2406.06484, §3.2-3.3; the UT transform of Joffrain et al. 2006).
+(arXiv 2406.06484, §3; the UT transform is that of Joffrain et al. 2006).
 
 A token reads with k and writes with w = β k. Of one chunk, with a row a token, S the state before it and S′ after it,
 

@@ -53,7 +53,7 @@ def recurrent(
 def parallel(
     q: Queries, k: Queries, v: Values, beta: PerToken, *, scale: float | None = None, state: State | None = None
 ) -> tuple[Values, State]:
-    """The whole sequence at once, as attention: out = attention · (V − K S) + Q S (§3.2). Cost t³, for reading.
+    """The whole sequence at once, as attention: out = attention · (V − K S) + Q S (§3). Cost t³, for reading.
 
     A token's error depends on the errors before it, E = V − K S − tril(K Kᵀ diag β, −1) E, which is a triangular
     system; attention = tril(Q Kᵀ diag β) (I + tril(K Kᵀ diag β, −1))⁻¹.
@@ -85,7 +85,7 @@ def chunkwise(
     state: State | None = None,
     chunk: int = 64,
 ) -> tuple[Values, State]:
-    """`parallel` within chunks of tokens, the state between them (§3.3): time and memory linear in t.
+    """`parallel` within chunks of tokens, the state between them (§3): time and memory linear in t.
 
     One triangular solve a chunk, and no loop over tokens. The backward pass is written by hand and keeps, for each
     token and head, its error (d_v), a row of the chunk's inverse (chunk) and its share of the states (d_k d_v / chunk).

@@ -5,7 +5,7 @@
     β = σ(W_β x)                 how much of the error is written, per head and token
     out = W_o RMSNorm(memory(q, k, v, β))
 
-Yang et al. 2024 (arXiv 2406.06484), "DeltaNet Transformer" (§3.3). The memory is a function, so that another one can
+Yang et al. 2024 (arXiv 2406.06484), §3. The memory is a function, so that another one can
 be put in its place and nothing else changes: `additive` is linear attention.
 """
 
