@@ -36,15 +36,13 @@ def dots(values: Mapping[str, Sequence[float]], *, title: str, axis: str) -> Fig
     """One row a name, a dot a number (a seed, say), a line from the smallest to the largest, the mean beside it."""
     names = [token(name).replace("·", " ") for name in values]
     means = [f"{sum(numbers) / len(numbers):.3g}" for numbers in values.values()]
+    beside = dict(xref="paper", x=1.02, xanchor="left", showarrow=False)
     spread = dict(
         type="scatter",
-        mode="lines+text",
+        mode="lines",
         x=[x for numbers in values.values() for x in (min(numbers), max(numbers), None)],
         y=[name for name in names for _ in range(3)],
-        text=[text for mean in means for text in ("", f"  mean {mean}", "")],
-        textposition="middle right",
         line=dict(color=INK, width=1),
-        cliponaxis=False,
         hoverinfo="skip",
     )
     each = dict(
@@ -57,9 +55,10 @@ def dots(values: Mapping[str, Sequence[float]], *, title: str, axis: str) -> Fig
     )
     layout = dict(
         height=100 + 34 * len(values),
-        margin=dict(l=24 + 7 * max(map(len, names)), r=110, t=34, b=40),
+        margin=dict(l=24 + 7 * max(map(len, names)), r=90, t=34, b=40),
         xaxis=dict(title_text=axis),
         yaxis=dict(autorange="reversed", showgrid=False, ticks=""),
+        annotations=[dict(y=name, text=f"mean {mean}", **beside) for name, mean in zip(names, means, strict=True)],
     )
     said = "; ".join(
         f"{name} {', '.join(f'{x:.3g}' for x in numbers)} (mean {mean})"

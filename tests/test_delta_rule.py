@@ -289,3 +289,18 @@ def test_what_training_keeps_is_what_the_docstring_states(t):
     last_states = pieces * h * d_k * d_v  # a piece keeps the state after it in the same block of memory
     assert sum(kept.values()) == 4 * (t * h * (inputs + d_v + chunk + d_k * d_v // chunk) + last_states)
     out.sum().backward()
+
+
+def test_the_bug_that_the_lesson_plants_is_the_one_that_the_check_knows():
+    import inspect
+    import textwrap
+
+    from labkit.course import find
+    from labkit.course.attempts import verdict_on
+    from labkit.delta_rule.exercises.chunks import continued_planted_bug
+    from labkit.launch import LESSONS
+
+    body = inspect.getsource(continued_planted_bug).split("\n", 1)[1]
+    assert textwrap.indent(textwrap.dedent(body), "    ") in (LESSONS / "20_delta_rule.py").read_text(encoding="utf8")
+    verdict = verdict_on(find("delta_rule.continued"), continued_planted_bug)
+    assert (verdict.status, verdict.property) == ("mistake", "values")

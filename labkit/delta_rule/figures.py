@@ -17,6 +17,7 @@ from .forms import chunkwise
 SIDE = 14  # pixels of a digit, which is a value of SIDE² numbers
 D_K, MOST_KEYS, WRITES = 16, 12, 36
 ACROSS = 8  # of a memory's D_K rows, each drawn as a picture
+BAR = 0.42 * SIDE  # the width of a bar, beside another one, below a picture
 
 
 def keys(n_keys: int, similarity: float) -> Float[Tensor, "n d_k"]:
@@ -67,12 +68,14 @@ def memories_figure(
 
     traces = [_memory(states["additive"], 1), _memory(states["delta"], 2), _read_outs(held, [wanted, *read.values()])]
     ages = [written - 1 - latest[i] for i in held]
-    for name, colour in (("additive", ORANGE), ("delta", BLUE)):
+    for name, colour, side in (("additive", ORANGE, -BAR), ("delta", BLUE, 0)):
         traces.append(
             dict(
                 type="bar",
                 x=[_middle(i) for i in held],
-                y=error[name].clamp(max=1e3).tolist(),
+                y=error[name].tolist(),
+                width=BAR,
+                offset=side,
                 text=[f"{e:.2f}" if e < 10 else f"{e:.3g}" for e in error[name].tolist()],
                 textposition="outside",
                 textfont_size=10,
@@ -144,13 +147,11 @@ def _layout(box: dict, highest: float) -> dict:
     names = dict(xref="paper", yref="paper", yanchor="bottom", showarrow=False, font_size=12, xanchor="left")
     across = [-0.5, MOST_KEYS * SIDE - 0.5]
     return dict(
-        height=520,
+        height=450,
         showlegend=True,
-        barmode="group",
-        bargap=0.25,
         shapes=[box, *lines],
-        margin=dict(l=74, r=10, t=58, b=34),
-        title_pad_b=34,
+        margin=dict(l=74, r=10, t=54, b=30),
+        title_pad_b=30,
         legend=dict(x=1, y=0.27, yanchor="bottom"),
         xaxis=bare | dict(domain=[0, 0.49], anchor="y"),
         yaxis=upright | dict(domain=[0.74, 1]),
