@@ -114,6 +114,18 @@ def test_a_sequence_cut_anywhere_continues_unchanged(form, cut):
     assert worst(end, last) < 1e-11
 
 
+@pytest.mark.parametrize("form", FAST)
+def test_tensors_with_the_strides_of_a_projection_are_read_and_differentiated_as_they_are(form):
+    def of(form, turned):
+        x = [a.requires_grad_() for a in (*draw(2, 3, 40, 6, 4), draw_state(2, 3, 6, 4))]
+        inputs = [a.transpose(1, 2).contiguous().transpose(1, 2) if turned else a for a in x]
+        out, S = form(*inputs[:4], state=inputs[4])
+        return [out, S, *gradients((out.sin() + S.sum()).transpose(1, 2).contiguous().sum(), x)]
+
+    for got, wanted in zip(of(form, turned=True), of(delta_rule.recurrent, turned=False), strict=True):
+        assert worst(got, wanted) < 1e-10 * max(1, float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("form", ALL)
 def test_inputs_are_left_alone(form):
     x = [*draw(1, 1, 40, 6, 6), draw_state(1, 1, 6, 6)]

@@ -127,7 +127,7 @@ class Chunks(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, scale: float, c: int) -> tuple:
         ctx.scale, ctx.c, ctx.piece = scale, c, c * max(1, PIECE // max(1, c * q.shape[:2].numel()))
         ctx.shapes = [x.shape for x in (q, k, v, beta, state)]
-        out, S, kept = torch.empty_like(v), state.flatten(0, 1), []
+        out, S, kept = v.new_empty(v.shape), state.flatten(0, 1), []
         pieces = zip(*(x.flatten(0, 1).split(ctx.piece, 1) for x in (q, k, v, beta, out)), strict=True)
         for q_p, k_p, v_p, beta_p, out_p in pieces:
             O, S, *keep = forward_piece(q_p, k_p, v_p, beta_p, S, scale, c)
@@ -166,7 +166,7 @@ def forward_piece(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, S: Tensor, scal
     M = bmm(K, W.mT)  # only what is below its diagonal is read
     eye = torch.eye(c, dtype=q.dtype, device=q.device).expand_as(M)
     inverse = torch.linalg.solve_triangular(M, eye, upper=False, unitriangular=True, left=False)
-    E, states = torch.empty_like(X), S.new_empty(len(K) + 1, *S.shape)
+    E, states = X.new_empty(X.shape), S.new_empty(len(K) + 1, *S.shape)
     states[0] = S
     before, after = states[:-1], states[1:]
     for K_n, W_n, X_n, inverse_n, E_n, S, S_next in zip(K, W, X, inverse, E, before, after, strict=True):
@@ -203,7 +203,7 @@ def backward_piece(
     )
     W = K * beta
     dE, read = bmm(bmm(Q, W.mT).tril_().mT, dO), bmm(Q.mT, dO)
-    F, after = torch.empty_like(dO), torch.empty_like(S)
+    F, after = dO.new_empty(dO.shape), S.new_empty(S.shape)
     steps = zip(K, W, inverse, dE, read, F, after, strict=True)
     for K_n, W_n, inverse_n, dE_n, read_n, F_n, after_n in reversed(list(steps)):
         after_n.copy_(dS)
