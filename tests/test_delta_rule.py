@@ -1,6 +1,9 @@
 """The forms of the delta rule agree, whatever the shape; a NaN goes only where it must; bad input is refused."""
 
+import importlib.util
+import inspect
 import re
+import textwrap
 import warnings
 
 import pytest
@@ -10,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_proofs import gradients, worst
 
-from labkit import delta_rule
+from labkit import assets, delta_rule
+from labkit.course import find
+from labkit.course.attempts import verdict_on
 from labkit.delta_rule import forms
+from labkit.delta_rule.exercises.chunks import continued_planted_bug
+from labkit.launch import LESSONS
 
 FAST = [delta_rule.parallel, delta_rule.chunkwise, delta_rule.kernel]
 ALL = [delta_rule.recurrent, *FAST]
@@ -90,6 +97,21 @@ def test_the_backward_holds_over_several_pieces(monkeypatch):
 
     for got, wanted in zip(of(delta_rule.chunkwise, chunk=16), of(delta_rule.recurrent), strict=True):
         assert worst(got, wanted) < 1e-10 * max(1, float(wanted.abs().max()))
+
+
+def test_it_is_what_the_peer_computes_and_differentiates():
+    """flash-linear-attention's chunkwise form, from its own file."""
+    spec = importlib.util.spec_from_file_location("fla_delta_rule", assets.path("fla_delta_rule"))
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
+    x = [a.requires_grad_() for a in draw(2, 3, 128, 16, 16, torch.float32)]
+
+    def of(form):
+        out, S = form(*x)
+        return [out, S, *gradients(out.sin().sum() + S.cos().sum(), x)]
+
+    for got, wanted in zip(of(delta_rule.chunkwise), of(peer.delta_rule_chunkwise), strict=True):
+        assert worst(got, wanted.double()) < 1e-4 * max(1, float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("form", FAST)
@@ -304,14 +326,6 @@ def test_what_training_keeps_is_what_the_docstring_states(t):
 
 
 def test_the_bug_that_the_lesson_plants_is_the_one_that_the_check_knows():
-    import inspect
-    import textwrap
-
-    from labkit.course import find
-    from labkit.course.attempts import verdict_on
-    from labkit.delta_rule.exercises.chunks import continued_planted_bug
-    from labkit.launch import LESSONS
-
     body = inspect.getsource(continued_planted_bug).split("\n", 1)[1]
     assert textwrap.indent(textwrap.dedent(body), "    ") in (LESSONS / "20_delta_rule.py").read_text(encoding="utf8")
     verdict = verdict_on(find("delta_rule.continued"), continued_planted_bug)

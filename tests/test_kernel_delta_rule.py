@@ -187,6 +187,15 @@ def test_heads_of_128_do_not_spill_either(name):
     assert compile_report(case, "sm_90").spills == 0
 
 
+@pytest.mark.skipif(kernels.WHERE == "nowhere", reason="Triton does not exist on this platform")
+def test_the_exhibit_of_the_lesson_two_warps_spill_in_the_peers_kernel_and_four_do_not():
+    from labkit.kernel_lab import compile_report
+
+    two, four = (compile_report(delta_rule.peer_case(num_warps), "sm_90") for num_warps in (2, 4))
+    assert (two.warps, four.warps) == (2, 4)
+    assert two.spills > 0 == four.spills and two.registers == 255
+
+
 def test_a_case_compiles_what_a_launch_launches(monkeypatch):
     launched = {}
     run = module().run
@@ -213,7 +222,8 @@ BAD = {
     "beta: expected (b h t) = (1, 2, 3), got (1, 3, 2): did you mean beta.transpose(1, 2)?": ((Q, Q, Q, BETA.mT), {}),
     "state: expected (b h d_k d_v) = (1, 2, 4, 4)": ((Q, Q, Q, BETA, Q), {}),
     "chunk: expected a power of two": ((Q, Q, Q, BETA), {"chunk": 48}),
-    "chunk: expected a power of two, at least 16, got 8": ((Q, Q, Q, BETA), {"chunk": 8}),
+    "chunk: expected a power of two from 16 to 1024, got 8": ((Q, Q, Q, BETA), {"chunk": 8}),
+    "chunk: expected a power of two from 16 to 1024, got 2048": ((Q, Q, Q, BETA), {"chunk": 2048}),
     "chunk: expected an integer": ((Q, Q, Q, BETA), {"chunk": 16.0}),
 }
 

@@ -21,7 +21,7 @@ def lower(x, diagonal, SIZE: tl.constexpr):
 
 @triton.jit
 def unit_lower_inverse(M, SIZE: tl.constexpr, SUM: tl.constexpr, PRECISION: tl.constexpr):
-    """(I + tril(M, −1))⁻¹ by doubling; SIZE is a power of two.
+    """(I + tril(M, −1))⁻¹ by doubling; SIZE is a power of two up to 1024.
 
     Once the blocks of a size on the diagonal are inverted, two of them and the block B between them give the inverse of
     twice the size, [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]]: two products do it for all blocks at once.
@@ -29,7 +29,7 @@ def unit_lower_inverse(M, SIZE: tl.constexpr, SUM: tl.constexpr, PRECISION: tl.c
     i = tl.arange(0, SIZE)[:, None]
     j = tl.arange(0, SIZE)[None, :]
     inverse = tl.where(i == j, 1.0, tl.where((i == j + 1) & (i % 2 == 1), -M, 0.0)).to(SUM)  # blocks of two
-    for level in tl.static_range(1, 12):
+    for level in tl.static_range(1, 10):
         if 2**level < SIZE:
             between = (i >> (level + 1) == j >> (level + 1)) & (i >> level > j >> level)
             B = tl.where(between, M, 0.0).to(SUM)

@@ -17,14 +17,14 @@ after it and nothing before it, in every form.
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from kernels.inputs import check_chunk, check_per_token, check_qkv, check_state, widest
 
@@ -97,7 +97,7 @@ def chunkwise(
     q, k, v, beta, S = started(q, k, v, beta, 1, state)
     chunk = min(chunk, max(t, 1))
     if t % chunk:  # what the last chunk is filled up with has beta = 0 and writes nothing
-        q, k, v, beta = (F.pad(x, (0, 0) * (x.ndim - 3) + (0, -t % chunk)) for x in (q, k, v, beta))
+        q, k, v, beta = (pad(x, (0, 0) * (x.ndim - 3) + (0, -t % chunk)) for x in (q, k, v, beta))
     out, S = sealed(lambda *inputs: Chunks.apply(*inputs, scale, chunk), q, k, v, beta, S)
     return out[:, :, :t].to(dtype), S
 
@@ -112,7 +112,7 @@ def kernel(
     state: State | None = None,
     chunk: int = 64,
 ) -> tuple[Values, State]:
-    """The same as Triton kernels, forward and backward (kernels/delta_rule); chunk is a power of two from 16 on."""
+    """The same as Triton kernels, forward and backward (kernels/delta_rule); chunk is a power of two, 16 to 1024."""
     from kernels.delta_rule import delta_rule
 
     check(q, k, v, beta, state)
@@ -146,8 +146,7 @@ class Chunks(torch.autograd.Function):
         pieces = zip(*(x.flatten(0, 1).split(ctx.piece, 1) for x in tensors), strict=True)
         dS = dS.flatten(0, 1)
         for n, (q_p, k_p, beta_p, dO_p, *into_p) in reversed(list(enumerate(pieces))):
-            inverse, E, S = kept[3 * n : 3 * n + 3]
-            *parts, dS = backward_piece(q_p, k_p, beta_p, dO_p, inverse, E, S, dS, ctx.scale, ctx.c)
+            *parts, dS = backward_piece(q_p, k_p, beta_p, dO_p, kept[3 * n : 3 * n + 3], dS, ctx.scale, ctx.c)
             for into, part in zip(into_p, parts, strict=True):
                 cut(into, ctx.c).copy_(part)
         return dq, dk, dv, dbeta, dS.view(ctx.shapes[4]), None, None
@@ -162,7 +161,7 @@ def forward_piece(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, S: Tensor, scal
     the axes (n m c d): n chunks of m = b h sequences. Returns O, the last S′, and what the backward pass needs.
     """
     Q, K, X = (cut(x, c).clone(memory_format=torch.contiguous_format) for x in (q, k, v))
-    W = K * cut(beta, c)[..., None].contiguous()
+    W = K * cut(beta[..., None], c).contiguous()
     M = bmm(K, W.mT)  # only what is below its diagonal is read
     eye = torch.eye(c, dtype=q.dtype, device=q.device).expand_as(M)
     inverse = torch.linalg.solve_triangular(M, eye, upper=False, unitriangular=True, left=False)
@@ -178,30 +177,17 @@ def forward_piece(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, S: Tensor, scal
 
 
 def backward_piece(
-    q: Tensor,
-    k: Tensor,
-    beta: Tensor,
-    dO: Tensor,
-    inverse: Tensor,
-    E: Tensor,
-    S: Tensor,
-    dS: Tensor,
-    scale: float,
-    c: int,
+    q: Tensor, k: Tensor, beta: Tensor, dO: Tensor, kept: Sequence[Tensor], dS: Tensor, scale: float, c: int
 ) -> tuple:
-    """The gradients of `forward_piece`, from that of its outputs and that of the state after it, dS.
+    """The gradients of `forward_piece`, from what it kept, that of its outputs, and that of the state after it, dS.
 
     dE = scale Pᵀ dO + W dS′    F = (I + M)⁻ᵀ dE = dV    dS = dS′ + scale Qᵀ dO − Kᵀ F
     dP = scale tril(dO Eᵀ)      dM = −tril(F Eᵀ, −1)     dW = E dS′ᵀ + dPᵀ Q + dMᵀ K
     dQ = scale dO Sᵀ + dP W     dK = dM W − F Sᵀ         and W = β K gives dβ = K · dW, dK + β dW
     """
-    Q, K, beta, dO = (
-        cut(q, c).contiguous(),
-        cut(k, c).contiguous(),
-        cut(beta, c)[..., None].contiguous(),
-        cut(dO, c).contiguous() * scale,
-    )
-    W = K * beta
+    inverse, E, S = kept
+    Q, K, dO, beta = (cut(x, c).contiguous() for x in (q, k, dO, beta[..., None]))
+    W, dO = K * beta, dO * scale
     dE, read = bmm(bmm(Q, W.mT).tril_().mT, dO), bmm(Q.mT, dO)
     F, after = dO.new_empty(dO.shape), S.new_empty(S.shape)
     steps = zip(K, W, inverse, dE, read, F, after, strict=True)

@@ -105,9 +105,7 @@ def train(
     """Train a model around `memory` for each seed, which decides its weights and what it reads, and measure its recall.
 
     One layer is enough, as its short convolution puts a key and its value into one token. It also keeps memories apart:
-    two additive layers, trained four times as long, imitate the delta rule, one reading the old value and one writing
-    the difference. One can only guess between two values, but for what it finds at the edges: the convolution tells
-    the first pair from the others, and so that it is the older one.
+    two additive layers, trained four times as long, recall rewritten keys too.
     """
     start, scores = time.perf_counter(), []
     for seed in seeds:
