@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import re
 import textwrap
+import time
 import warnings
 
 import pytest
@@ -287,22 +288,41 @@ def test_a_chunk_is_a_whole_number(chunk):
         delta_rule.chunkwise(Q, Q, Q, BETA, chunk=chunk)
 
 
-def test_memory_grows_as_the_text_and_no_square_matrix_is_made():
-    largest = []
+class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts the operations that run within, and notes the largest tensor that one of them makes."""
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            largest.extend(
-                x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, torch.Tensor)
-            )
-            return out
+    def __init__(self):
+        super().__init__()
+        self.count, self.largest = 0, 0
 
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, torch.Tensor)]
+        self.count, self.largest = self.count + 1, max([self.largest, *made])
+        return out
+
+
+def test_there_is_no_loop_over_tokens_and_no_square_matrix():
+    seen = {}
     for t in (2048, 4096):
-        largest.clear()
-        with Watch():
-            delta_rule.chunkwise(*draw(1, 1, t, 8, 8, torch.float32))
-        assert max(largest) <= max(t * 8, forms.PIECE * 64)
+        x = [a.requires_grad_() for a in draw(1, 1, t, 8, 8, torch.float32)]
+        with Watch() as seen[t]:
+            delta_rule.chunkwise(*x)[0].sum().backward()
+        assert seen[t].largest <= max(t * 8, forms.PIECE * 64)
+    one_chunk = (seen[4096].count - seen[2048].count) / (2048 / 64)
+    assert one_chunk < 64, "more operations than the chunk has tokens"
+
+
+def test_it_trains_ten_times_faster_than_the_definition():
+    x = [a.requires_grad_() for a in draw(1, 4, 1024, 64, 64, torch.float32)]
+
+    def seconds(form):
+        began = time.perf_counter()
+        form(*x)[0].sum().backward()
+        return time.perf_counter() - began
+
+    fast = min(seconds(delta_rule.chunkwise) for _ in range(3))
+    assert seconds(delta_rule.recurrent) > 10 * fast
 
 
 @pytest.mark.parametrize("t", [256, 512, 4096])
