@@ -366,6 +366,8 @@ for C in (16, 32, 64, 128, 256):
     print(f"C = {C:3}: {(6 * d * d + 8 * C * d + C * C / 3) / 1e3:.0f} thousand a token, "
           f"{2048 // C:3} steps for 2,048 tokens")
 
+
+# %%
 def tokens(t, train=False):
     """q, k, v and beta of t tokens, four heads of 64."""
     q, k, v = torch.randn(3, 1, 4, t, 64)
