@@ -108,7 +108,7 @@ delta_rule.explore()
 
 # %%
 def recalled(memory, keys, values, candidates):
-    """The share of keys for which the memory gives back what is nearest to the right one, the first of `candidates`."""
+    """For what share of the keys the right one of `candidates` is nearest to what comes back."""
     n = len(keys[0, 0])
     k = keys.repeat(1, 1, values.shape[2] // n, 1)
     _, S = memory(k, k, values, torch.ones(k.shape[:3]))
@@ -125,7 +125,8 @@ rewritten = {
     for name, memory in [("additive", delta_rule.additive), ("delta", delta_rule.chunkwise)]
 }
 reveal("delta_rule.rewriting", rewritten["additive"])
-print(f"the new value comes back: additive {rewritten['additive']:.2f}, delta rule {rewritten['delta']:.2f}")
+for name, share in rewritten.items():
+    print(f"{name:>8}: the new value comes back for {share:.2f} of the keys")
 
 # %% [markdown]
 # A coin toss against near certainty: to the additive memory, the old value and the new one are equally true.
@@ -142,7 +143,7 @@ print(f"the new value comes back: additive {rewritten['additive']:.2f}, delta ru
 # %% tags=["exercise"]
 @exercise("delta_rule.gradient")  # difficulty 2/5 · 6 min · about 2 lines
 def gradient(state, k, v):
-    """-> the gradient of ½‖stateᵀ k − v‖² with respect to state, (d_k d_v). In closed form, without autograd."""
+    """-> the gradient of ½‖stateᵀ k − v‖² with respect to state, (d_k d_v), in closed form."""
     raise Todo
 
 
@@ -171,7 +172,7 @@ print("S − β · gradient is the delta rule:",
 # %% tags=["exercise"]
 @exercise("delta_rule.largest_beta")  # difficulty 2/5 · 5 min · about 1 line
 def largest_beta(k):
-    """k (t d_k) -> the largest β, one for the whole sequence, with which no step enlarges its error. Shape ()."""
+    """k (t d_k) -> (): the largest β, one for all tokens, with which no step enlarges its error."""
     raise Todo
 
 
@@ -184,11 +185,13 @@ check("delta_rule.largest_beta")
 
 # %%
 def norms(length, t=256):
-    """The norm of a state that began as the identity, after every eighth token; keys of this length, β = 1."""
-    k = length * F.normalize(torch.randn(1, 1, t, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    """The norm of a state that began as the identity, after every eighth token; β = 1."""
+    g = torch.Generator().manual_seed(1)
+    k = length * F.normalize(torch.randn(1, 1, t, 16, generator=g), dim=-1)
     S, found = torch.eye(16)[None, None], []
     for part in k.split(8, dim=2):
-        _, S = delta_rule.chunkwise(part, part, torch.zeros_like(part), torch.ones(part.shape[:3]), state=S)
+        nothing, beta = torch.zeros_like(part), torch.ones(part.shape[:3])
+        _, S = delta_rule.chunkwise(part, part, nothing, beta, state=S)
         found.append(S.norm().item())
     return found
 
@@ -252,7 +255,8 @@ for k_t, beta_t in zip(k, beta, strict=True):
     product = (torch.eye(8) - beta_t * torch.outer(k_t, k_t)) @ product
 collapsed = torch.eye(8) - k.T @ householder_weights(k, beta)
 print("40 matrices in one:", torch.allclose(collapsed, product, atol=1e-5))
-print(f"largest singular value of the product: at most 1: {bool(torch.linalg.matrix_norm(product, 2) < 1 + 1e-5)}")
+largest = torch.linalg.matrix_norm(product, 2)
+print("no singular value of the product is above 1:", bool(largest < 1 + 1e-5))
 
 # %% [markdown]
 # ## All errors at once
@@ -272,9 +276,9 @@ print(f"largest singular value of the product: at most 1: {bool(torch.linalg.mat
 # %% tags=["exercise"]
 @exercise("delta_rule.errors")  # difficulty 3/5 · 15 min · about 3 lines
 def errors(k, v, beta):
-    """k (t d_k), v (t d_v), beta (t) -> E (t d_v): v_t − Sᵀ k_t with S the memory before token t, empty at first.
+    """k (t d_k), v (t d_v), beta (t) -> E (t d_v): v_t − Sᵀ k_t with S the memory before token t.
 
-    No loop: torch.linalg.solve_triangular.
+    The memory is empty at first. No loop: torch.linalg.solve_triangular.
     """
     raise Todo
 
@@ -294,7 +298,7 @@ check("delta_rule.errors")
 # %% tags=["exercise"]
 @exercise("delta_rule.chunk_step")  # difficulty 4/5 · 15 min · about 5 lines
 def chunk_step(q, k, v, beta, state):
-    """q, k (c d_k), v (c d_v), beta (c), state (d_k d_v) -> (out (c d_v), the new state). No loop, no scale."""
+    """q, k (c d_k), v (c d_v), beta (c), state (d_k d_v) -> (out (c d_v), the new state). No loop."""
     raise Todo
 
 
@@ -315,7 +319,7 @@ check("delta_rule.chunk_step")
 # %% tags=["exercise"]
 @exercise("delta_rule.continued")  # difficulty 4/5 · 15 min · one line is wrong
 def continued(q, k, v, beta, chunk):
-    """q, k (t d_k), v (t d_v), beta (t) -> out (t d_v), from an empty memory, in chunks; the last may be short."""
+    """q, k (t d_k), v (t d_v), beta (t) -> out (t d_v), from an empty memory, for any t."""
     raise Todo
     state, out = k.new_zeros(k.shape[1], v.shape[1]), torch.zeros_like(v)
     for start in range(0, len(k), chunk):
@@ -404,7 +408,8 @@ micro = {
     name: [1e6 / t * min(seconds(form, tokens(t)) for _ in range(2)) for t in lengths]
     for name, form in [("chunkwise delta rule", delta_rule.chunkwise), ("softmax attention", softmax)]
 }
-lines(micro, lengths, title="What does a token cost, forward, on this CPU?", x_title="tokens", y_title="µs a token")
+lines(micro, lengths, title="What does a token cost, forward, on this CPU?",
+      x_title="tokens", y_title="µs a token")
 
 # %% [markdown]
 # ## The kernel
@@ -427,7 +432,7 @@ if kernels.WHERE != "nowhere":
 # %% tags=["exercise"]
 @exercise("delta_rule.read_chunk")  # difficulty 4/5 · 25 min · about 10 lines
 def read_chunk(q, w, errors, states, out, t, D: "tl.constexpr", CHUNK: "tl.constexpr"):
-    """The body of a kernel with a program a chunk, tl.program_id(0). D and CHUNK are powers of two, at least 16."""
+    """A program a chunk, tl.program_id(0). D and CHUNK are powers of two, at least 16."""
     raise Todo
 
 
@@ -503,8 +508,9 @@ if kernels.WHERE != "nowhere":
         for made in (ours, delta_rule.peer_case(num_warps)):
             report = kernel_lab.compile_report(made, "sm_90")
             reports.append(report)
-            print(f"{report.name.split()[0].strip(','):28} {num_warps} warps: {report.registers} registers, "
-                  f"{report.spills} bytes spilled, {report.tensor_core} tensor-core instructions")
+            name = report.name.split()[0].strip(",")
+            print(f"{name:28} {num_warps} warps: {report.registers} registers, {report.spills} bytes "
+                  f"spilled, {report.tensor_core} tensor-core instructions")
 
 # %% [markdown]
 # The workaround has its price, and it stands in the machine code. Ours has not been run on a Hopper GPU either: that it
@@ -526,7 +532,8 @@ if kernels.WHERE != "nowhere":
 # a second time, to another value, and the last one counts. For example:
 
 # %%
-ids, targets = mqar.mqar(1, n_pairs=3, t=16, vocab=20, generator=torch.Generator().manual_seed(3), rewrites=1)
+g = torch.Generator().manual_seed(3)
+ids, targets = mqar.mqar(1, n_pairs=3, t=16, vocab=20, generator=g, rewrites=1)
 print("reads  ", " ".join(f"{token:2}" if token else " ·" for token in ids[0].tolist()))
 print("answers", " ".join(f"{token:2}" if token >= 0 else " ·" for token in targets[0].tolist()))
 
@@ -547,7 +554,7 @@ dots({f"{name}, all keys bound once": shares for name, shares in once_each.items
 
 # %%
 least, most = min(twice["delta rule"]), max(twice["additive"])
-print("keys bound twice: the delta rule's worst seed is better than the additive memory's best:", least > most)
+print("bound twice: the delta rule's worst seed is better than the additive one's best:", least > most)
 
 # %% [markdown]
 # While every key is bound once, both solve it, and the additive memory learns it a little faster. Between an old value and
@@ -568,7 +575,7 @@ for name, memory in [("additive", delta_rule.additive), ("delta", delta_rule.chu
     once[name] = recalled(memory, keys, values, values)
     _, S = memory(keys, keys, values, torch.ones(1, 64, 128))
     off = ((keys @ S - values).norm(dim=-1) / values.norm(dim=-1)).mean()
-    print(f"{name:>8}: the nearest value is right for {once[name]:.2f} of the keys; mean error {off:.2f}")
+    print(f"{name:>8}: nearest value right for {once[name]:.2f} of the keys; mean error {off:.2f}")
 
 # %% [markdown]
 # The additive memory wins, by far, though its read-outs are further off. To write a key without error, the delta rule
@@ -581,21 +588,22 @@ for name, memory in [("additive", delta_rule.additive), ("delta", delta_rule.chu
 paper = "DeltaNet, arXiv 2406.06484"
 claim("delta_rule.rewriting", paper=paper, on="64 memories of 64 × 64, 32 random keys written twice",
       says="the old value of a key is replaced by the new one; linear attention only adds (§2.2)",
-      measured=f"new value recalled: delta {rewritten['delta']:.2f}, additive {rewritten['additive']:.2f}",
+      measured=", ".join(f"{name} {share:.2f} of the new values" for name, share in rewritten.items()),
       holds=rewritten["delta"] > 0.9 > 0.7 > rewritten["additive"])
 shrinks = [size[name][-1] / 4.0 for name in size]  # the identity of 16 dimensions has norm 4
 claim("delta_rule.eigenvalue_bound", paper=paper, on="256 random keys in 16 dimensions",
-      says="keys are normalised to length 1, which keeps the eigenvalues of a step within [−1, 1] (§3)",
+      says="keys of length 1 keep the eigenvalues of a step within [−1, 1] (§3)",
       measured=f"norm after / before: {shrinks[2]:.2f} at β‖k‖² = 2, {shrinks[3]:.0f} at 2.2",
       holds=abs(shrinks[2] - 1) < 0.01 and shrinks[3] > 10)
 
 # %% tags=["nbval-ignore-output"]
 said = {name: f"{name} {sum(shares) / 3:.2f}" for name, shares in once_each.items()}
 better = min(once_each["delta rule"]) > max(once_each["additive"])
-claim("delta_rule.recall_at_equal_state", paper=paper, on="MQAR, 8 keys bound once, 256 numbers of state, 3 seeds",
+claim("delta_rule.recall_at_equal_state", paper=paper,
+      on="MQAR, 8 keys bound once, 256 numbers of state, 3 seeds",
       says="more effective at associative recall than linear attention, which adds (abstract)",
       measured=", ".join(said.values()), holds=better,
-      why="" if better else "Both memories solve it at this size, and the additive one learns it a little faster.")
+      why="" if better else "Both solve it at this size; the additive one learns it a little faster.")
 said = {name: f"{name} {sum(shares) / 3:.2f}" for name, shares in twice.items()}
 claim("delta_rule.recall_of_rewritten_keys", paper=paper, on="the same, keys bound twice",
       says="more effective at associative recall than linear attention, which adds (abstract)",
@@ -603,8 +611,9 @@ claim("delta_rule.recall_of_rewritten_keys", paper=paper, on="the same, keys bou
 
 # %% tags=["nbval-ignore-output"]
 claim("delta_rule.chunkwise_trains_faster", paper=paper, on="1,024 tokens, four heads of 64, this CPU",
-      says="training that runs in parallel over the sequence, in place of a loop over tokens (abstract)",
-      measured=f"the definition takes {slow / fast:.0f} × as long, forward and backward", holds=slow > 10 * fast)
+      says="training in parallel over the sequence, in place of a loop over tokens (abstract)",
+      measured=f"the definition takes {slow / fast:.0f} × as long, forward and backward",
+      holds=slow > 10 * fast)
 
 # %% [markdown]
 # ## Recap
