@@ -94,8 +94,8 @@ check("delta_rule.step")
 # %% [markdown]
 # Now play. Each key has an axis of its own; `similarity` is the cosine between any two of them. Step through the writes:
 # after one round, every key is written again, with another digit. At similarity 0 the delta rule is perfect. Raise it, and
-# look at what a correction of one key does to the others (blue is ink, red is ink that was written *away*). Find the β at
-# which a write exactly undoes itself.
+# look at what a correction of one key does to the others (blue is ink, red is ink that was written *away*). Back at 0, raise
+# β above 1: a write overshoots, and at β = 2 it misses the new value by as much as before, on the other side.
 
 # %%
 delta_rule.explore()
@@ -442,7 +442,7 @@ check("delta_rule.read_chunk")
 # %% [markdown]
 # ### The real ones
 #
-# `kernels/delta_rule/` holds seven kernels, three forward and four backward, in about 200 lines. Here they run in Triton's
+# `kernels/delta_rule/` holds seven kernels, three forward and four backward, in about 240 lines. Here they run in Triton's
 # interpreter, and `kernel_lab` watches which rows each program reads.
 
 # %%

@@ -71,8 +71,6 @@ def additive(
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h dk dv"]]:
     """Linear attention in the delta rule's place, S ← S + β k vᵀ: the same, but that it writes v and not the error.
 
-    β stays, as the gate that keeps tokens with nothing to say out of the memory. In the recall of mqar.py this is by a
-    little the stronger of the two: without β, on the same ten seeds, 0.53 of the rewritten keys are recalled, not 0.56
-    (and 0.95 of the kept ones by both). So the delta rule is held against this one.
+    β stays, as the gate that keeps tokens with nothing to say out of the memory.
     """
     return linear_attention.chunkwise(q, k, beta[..., None] * v)
