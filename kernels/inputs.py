@@ -20,7 +20,8 @@ def check_qk(q: Tensor, k: Tensor) -> None:
         check_float(name, x, q)
         if x.ndim != 4:
             raise ValueError(f"{name}: expected a float tensor (b h t d), got {tuple(x.shape)} {x.dtype}")
-    wanted = (*q.shape[:2], k.shape[2], q.shape[3])
+    S = k.shape[1] if k.shape[2] == q.shape[1] else k.shape[2]  # k may have its axes swapped, which is then said
+    wanted = (*q.shape[:2], S, q.shape[3])
     check_shape("k", k, wanted, f"(b h S d_k) with b, h and d_k = {q.shape[0]}, {q.shape[1]} and {q.shape[3]} like q")
 
 

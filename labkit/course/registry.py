@@ -55,7 +55,7 @@ class Exercise:
     `probes(seed)` gives the arguments it is tried on, the smallest first, the same for the same seed. `hints`: a
     question, the formula, pseudocode. `lines`: about how many the solution has. `alternatives` are other right answers.
     `through`, where an answer is not simply called on a probe, makes a function of the probe's arguments of it: an
-    answer that is a kernel must be launched, see launching.py.
+    answer that is a kernel must be launched, see launching.py; one that must not do something may be watched.
     """
 
     id: str

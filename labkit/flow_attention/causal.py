@@ -26,7 +26,6 @@ import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from kernels.inputs import check_chunk, check_clamp, check_part, check_qkv, widest
 
@@ -109,14 +108,14 @@ def kernel(
     state = started(q, k, v, state)
 
     def run(q: Tensor, k: Tensor, v: Tensor, state: State) -> tuple[Tensor, State]:
-        out, parts = causal_flow_attention(q, k, v, tuple(state), clamp=clamp, chunk=chunk)
-        return out, State(*parts)
+        out, end = causal_flow_attention(q, k, v, state.tokens, state[1:], clamp=clamp, chunk=chunk)
+        return out, State(state.tokens + q.shape[2], *end)
 
     return sealed(run, q, k, v, state)
 
 
 def weights(q: Queries, k: Queries, *, clamp: float = 1.0) -> Float[Tensor, "b h t t"]:
-    """What each token takes from each token up to it, a_n (A_nj / I_n) c_j, as a matrix: for pictures, at a cost of t²."""
+    """What each token takes from those up to it, a_n (A_nj / I_n) c_j, as a matrix: for pictures, at a cost of t²."""
     check_clamp(clamp)
     flow, capacity = flows(q, k), einsum(phi(q), phi(k), "b h i d, b h j d -> b h i j").tril()
     n = torch.arange(1, q.shape[2] + 1, dtype=capacity.dtype, device=q.device)
@@ -194,14 +193,14 @@ def piece(
     memory = before(state.memory, K.mT @ V)
     share = allocate(conserved_incoming) / incoming
     out = (to_sinks @ V + Q @ memory[:, :, :-1]) * share[..., None]
-    sums = (x[:, :, -1] for x in (queries, keys, conserved_queries, conserved_keys))
-    return out.flatten(2, 3), State(state.tokens + place.numel(), *sums, total, memory[:, :, -1])
+    sums = [x[:, :, -1] for x in (queries, keys, conserved_queries, conserved_keys)] + [total, memory[:, :, -1]]
+    return out.flatten(2, 3), State(state.tokens + place.numel(), *sums)
 
 
 def compete(
     conserved_outgoing: Float[Tensor, "b h t"], place: Float[Tensor, " t"], total: Float[Tensor, "b h"], clamp: float
 ) -> tuple[Float[Tensor, "b h t"], Float[Tensor, "b h"]]:
-    """c = n exp(Ô) / (the running sum of exp(Ô)), and the log of the last sum; in log space, so that nothing overflows."""
+    """c = n exp(Ô) / (running sum of exp(Ô)), and the log of the last sum; in log space, so that nothing overflows."""
     strength = conserved_outgoing.clamp(max=clamp)
     totals = torch.cat([total[..., None], strength], -1).logcumsumexp(-1)
     return place * torch.exp(strength - totals[..., 1:]), totals[..., -1]
@@ -230,8 +229,8 @@ def started(q: Tensor, k: Tensor, v: Tensor, state: State | None) -> State:
     (b, h, _, dk), dv, wide = q.shape, v.shape[3], widest(q)
     shapes = [(b, h, dk)] * 4 + [(b, h), (b, h, dk, dv)]
     if state is None:
-        *sums, total, memory = (torch.zeros(shape, dtype=wide, device=q.device) for shape in shapes)
-        return State(0, *sums, total - math.inf, memory)
+        start = State(0, *(torch.zeros(shape, dtype=wide, device=q.device) for shape in shapes))
+        return start._replace(competition=start.competition - math.inf)
     if not isinstance(state, State):
         raise ValueError(f"state: expected a State that a causal form returned, or None, got {type(state).__name__}")
     for name, part, shape in zip(State._fields[1:], state[1:], shapes, strict=True):
@@ -256,6 +255,7 @@ def sealed(
     spoiled = columns | tokens[..., None]  # (b h t+1 d_v)
     clean = State(state.tokens, *(x.nan_to_num(0, posinf=0, neginf=-math.inf) for x in state[1:]))
     out, end = form(*(x.masked_fill(x.isnan(), 0) for x in (q, k)), v.nan_to_num(0, 0, 0), clean)
-    sums = (x.masked_fill(tokens[:, :, -1].view(*x.shape[:2], *(1,) * (x.ndim - 2)), torch.nan) for x in end[1:-1])
-    memory = end.memory.masked_fill(spoiled[:, :, -1:], torch.nan)
-    return out.masked_fill(spoiled[:, :, 1:], torch.nan), State(end.tokens, *sums, memory)
+    lost = tokens[:, :, -1]
+    sums = [x.masked_fill(lost if x.ndim == 2 else lost[..., None], torch.nan) for x in end[1:6]]
+    sums.append(end.memory.masked_fill(spoiled[:, :, -1:], torch.nan))
+    return out.masked_fill(spoiled[:, :, 1:], torch.nan), State(end.tokens, *sums)

@@ -33,16 +33,17 @@ Keys = Float[Tensor, "b h S dk"]
 Values = Float[Tensor, "b h S dv"]
 Out = Float[Tensor, "b h L dv"]
 
+PIECE = 8192  # tokens, of all heads together, that are worked on at once: they stay in a CPU's cache
 EPS = 1e-6  # no feature is smaller, so that no flow is ever 0
 
 
 class Flows(NamedTuple):
     """What flows through each node: the sums of capacities, and the same after the other side was normalised."""
 
-    incoming: Float[Tensor, "b h L"]
-    outgoing: Float[Tensor, "b h S"]
-    conserved_incoming: Float[Tensor, "b h L"]
-    conserved_outgoing: Float[Tensor, "b h S"]
+    incoming: Float[Tensor, "*b L"]
+    outgoing: Float[Tensor, "*b S"]
+    conserved_incoming: Float[Tensor, "*b L"]
+    conserved_outgoing: Float[Tensor, "*b S"]
 
 
 def phi(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -79,11 +80,11 @@ def flows(q: Queries, k: Keys) -> Flows:
     return flows_of(phi(q), phi(k))
 
 
-def flows_of(Q: Queries, K: Keys) -> Flows:
+def flows_of(Q: Float[Tensor, "*b L dk"], K: Float[Tensor, "*b S dk"]) -> Flows:
     """`flows` of features φ(q), φ(k)."""
-    incoming, outgoing = dot(Q, K.sum(2)), dot(K, Q.sum(2))
-    conserved_incoming = dot(Q, weighted_sum(K, 1 / outgoing))
-    conserved_outgoing = dot(K, weighted_sum(Q, 1 / incoming))
+    incoming, outgoing = dot(Q, K.sum(-2)), dot(K, Q.sum(-2))
+    conserved_incoming = dot(Q, weighted_sum(K, inverse(outgoing)))
+    conserved_outgoing = dot(K, weighted_sum(Q, inverse(incoming)))
     return Flows(incoming, outgoing, conserved_incoming, conserved_outgoing)
 
 
@@ -120,12 +121,12 @@ def without_both(q: Queries, k: Keys, v: Values) -> Out:
 
 
 # ------------------------------------------------------------------ parts
-def competition(flow: Flows, clamp: float = math.inf) -> Float[Tensor, "b h S"]:
+def competition(flow: Flows, clamp: float = math.inf) -> Float[Tensor, "*b S"]:
     """c = S softmax(min(Ô, clamp)): how much of a source is let into the network; the mean over sources is 1."""
     return flow.outgoing.shape[-1] * flow.conserved_outgoing.clamp(max=clamp).softmax(-1)
 
 
-def allocation(flow: Flows) -> Float[Tensor, "b h L"]:
+def allocation(flow: Flows) -> Float[Tensor, "*b L"]:
     """a = σ(Î L/S): how much of what arrives a sink may keep."""
     L, S = flow.incoming.shape[-1], flow.outgoing.shape[-1]
     return torch.sigmoid(flow.conserved_incoming * (L / max(S, 1)))
@@ -134,20 +135,28 @@ def allocation(flow: Flows) -> Float[Tensor, "b h L"]:
 def network(
     q: Queries, k: Keys, v: Values, compete: Callable[[Flows], Tensor], allocate: Callable[[Flows], Tensor]
 ) -> Out:
-    """a_i (φ(q_i) / I_i) · Σ_j φ(k_j)ᵀ c_j v_j with c = compete(flows) and a = allocate(flows)."""
+    """a_i (φ(q_i) / I_i) · Σ_j φ(k_j)ᵀ c_j v_j with c = compete(flows) and a = allocate(flows), a few heads at a time."""
     check_q_kv(q, k, v)
-    Q, K = phi(q), phi(k)
-    flow = flows_of(Q, K)
-    memory = K.mT @ (compete(flow)[..., None] * v.to(K.dtype))
-    share = allocate(flow) / flow.incoming.clamp(min=torch.finfo(Q.dtype).tiny)  # 0 only where there is no source
-    return ((Q @ memory) * share[..., None]).to(q.dtype)
+    few = max(1, PIECE // max(q.shape[2], k.shape[2], 1))
+    out = []
+    for q_n, k_n, v_n in zip(*(x.flatten(0, 1).split(few) for x in (q, k, v)), strict=True):
+        Q, K = phi(q_n), phi(k_n)
+        flow = flows_of(Q, K)
+        memory = K.mT @ (compete(flow)[..., None] * v_n.to(K.dtype))
+        out.append((Q @ memory) * (allocate(flow) * inverse(flow.incoming))[..., None])
+    return torch.cat(out).unflatten(0, q.shape[:2]).to(q.dtype)
 
 
-def dot(x: Float[Tensor, "b h n d"], vector: Float[Tensor, "b h d"]) -> Float[Tensor, "b h n"]:
+def inverse(flow: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """1 / flow; 1 for a flow of 0, which only a network without another side has."""
+    return 1 / (flow + (flow == 0))
+
+
+def dot(x: Float[Tensor, "*b n d"], vector: Float[Tensor, "*b d"]) -> Float[Tensor, "*b n"]:
     """Each row's product with the head's vector."""
     return (x @ vector[..., None])[..., 0]
 
 
-def weighted_sum(x: Float[Tensor, "b h n d"], w: Float[Tensor, "b h n"]) -> Float[Tensor, "b h d"]:
+def weighted_sum(x: Float[Tensor, "*b n d"], w: Float[Tensor, "*b n"]) -> Float[Tensor, "*b d"]:
     """Σ_n w_n x_n"""
     return (w[..., None, :] @ x)[..., 0, :]
