@@ -135,7 +135,7 @@ def allocation(flow: Flows) -> Float[Tensor, "*b L"]:
 def network(
     q: Queries, k: Keys, v: Values, compete: Callable[[Flows], Tensor], allocate: Callable[[Flows], Tensor]
 ) -> Out:
-    """a_i (φ(q_i) / I_i) · Σ_j φ(k_j)ᵀ c_j v_j with c = compete(flows) and a = allocate(flows), a few heads at a time."""
+    """a_i (φ(q_i) / I_i) Σ_j φ(k_j)ᵀ c_j v_j with c = compete(flows), a = allocate(flows); a few heads at a time."""
     check_q_kv(q, k, v)
     few = max(1, PIECE // max(q.shape[2], k.shape[2], 1))
     out = []
