@@ -227,7 +227,7 @@ print("this is flow attention:", torch.allclose(mine, flow_attention.pairwise(q,
 # %% [markdown]
 # Now play. Make one source strong, and see what it takes from the others, first in the capacities, then in the weights.
 # Make one sink strong: does it get more? Lower the temperature until the pipes differ, and compare the three rows of
-# maps below. Then take the clamp away.
+# maps below. Then take the clamp away. (The temperature divides $q$ and $k$, so the softmax's scores by its square.)
 
 # %%
 flow_attention.explore()
@@ -419,8 +419,10 @@ def kept(form, x):
 x = torch.randn(3, 1, 1, 4096, 64, generator=g)
 theirs, as_published = kept(published, x)
 (ours, _), in_chunks = kept(causal.chunkwise, x)
+_, half = kept(causal.chunkwise, x[:, :, :, :2048])
 print("the same to 1e-4:", bool((ours - theirs).abs().max() < 1e-4))
-print(f"4,096 tokens, one head of 64: {as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks")
+print(f"4,096 tokens, one head of 64: {as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks; "
+      f"2,048 tokens in chunks: {half:.0f} MiB")
 
 # %% tags=["nbval-ignore-output"]
 times = {form.__name__: seconds(form, x) for form in (published, causal.chunkwise)}
@@ -497,9 +499,9 @@ if kernels.WHERE != "nowhere":
 #
 # Everything above is arithmetic. Whether a model learns better with it is another question, and here is a small answer
 # on real data. Two tasks: name a **digit** whose 100 pixels are read as a sequence (no causality), and guess the next
-# **character** of the Bible. Each model has one layer of attention, about as many parameters as a page has letters, and
-# learns for a second. The four mechanisms have the same parameters, begin with the same weights and read the same
-# batches; three seeds each.
+# **character** of the Bible. Each model has one layer of attention and some thousand parameters, and learns for about a
+# second. The four mechanisms have the same parameters, begin with the same weights and read the same batches; three
+# seeds each.
 
 # %% tags=["nbval-ignore-output"]
 digits = {mechanism.name: experiments.digits(mechanism) for mechanism in BIDIRECTIONAL}
@@ -531,10 +533,11 @@ for name in digits:
           f"{sum(ahead) / 3:+.3f} to softmax")
 
 # %% [markdown]
-# Read it with care. On digits, the four are as close together as the seeds. On text, the softmax was ahead when we ran
-# it, then linear attention, and flow attention last, with **and** without its competition; these models have not
-# finished learning, so it is as much about how fast they learn. The paper trains models a thousand times as large. What
-# it says of them cannot be seen here, and what we see here does not contradict it.
+# Read it with care. On digits, the four are as close together as the seeds. On text, when we ran it, every seed gave the
+# same order: the softmax, linear attention, flow attention without competition, flow attention. The steps between them are
+# about as large as those between seeds, the models have not finished learning, and it depends on the learning rate: at twice
+# ours, `experiments.characters(mechanism, lr=0.04)`, the softmax ends up worse than counting pairs, and the others do not.
+# The paper's models are far larger; what it says of them cannot be seen here, nor refuted.
 #
 # ### And the evenness?
 #
@@ -578,7 +581,7 @@ def best_copy(weights, n, d=8, steps=200):
     return rows.diagonal().mean().item()
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 counts = [4, 8, 16, 32]
 copied = {mechanism.name: [best_copy(mechanism.weights, n) for n in counts] for mechanism in BIDIRECTIONAL[:3]}
 lines({**copied, "d / n": [min(1, 8 / n) for n in counts]}, counts,
@@ -586,8 +589,9 @@ lines({**copied, "d / n": [min(1, 8 / n) for n in counts]}, counts,
       y_title="share that the right token gets")
 
 # %%
-for name, shares in copied.items():
-    print(f"{name:8}", " ".join(f"{n} tokens {share:.1f}" for n, share in zip(counts, shares, strict=True)))
+last = {name: shares[-1] for name, shares in copied.items()}
+print("of 32 tokens, softmax points at one:", last["softmax"] > 0.9,
+      "· linear or flow attention:", max(last["linear"], last["flow"]) > 0.5)
 
 # %% [markdown]
 # Eight features hold eight tokens apart, and no more: beyond that, a token gets about $d/n$. Neither competition nor
@@ -595,9 +599,23 @@ for name, shares in copied.items():
 # of full rank of the same eight numbers. A long copy, or a look-up in a long text, is what every linear attention pays
 # with.
 #
-# **Longer texts than trained on.** Our models have a learned vector for each place, so they cannot be asked; we have
-# not measured it. The running mean and softmax give later tokens ever less say over $c$, and no token is ever
-# forgotten.
+# **Longer texts than trained on.** Our models of text read 24 characters at a time in training. Let them read on (a place
+# that was never trained gets the vector of the last one that was):
+
+# %% tags=["nbval-ignore-output"]
+beyond = {name: experiments.bits_by_place(trained).mean(0) for name, trained in text.items()}
+places = [(0, 12), (12, 24), (24, 36), (36, 60), (60, 96)]
+lines({name: [bits[a:b].mean().item() for a, b in places] for name, bits in beyond.items()},
+      [b for _, b in places], title="What happens past the 24 characters of training?",
+      x_title="up to this place in the text", y_title="bits a character")
+
+# %%
+worse = {name: (bits[36:].mean() > experiments.bigram()).item() for name, bits in beyond.items()}
+print("past the trained length, worse than counting pairs of characters:", worse)
+
+# %% [markdown]
+# None of them reads on. The softmax falls furthest, flow attention least, but all end up worse than a table of which character
+# follows which. A state of fixed size lets a stream *continue* for ever; it does not make what was learned hold there.
 #
 # ## What the paper claims, what we measured
 
@@ -613,9 +631,9 @@ claim("flow_attention.weights_are_informative_untrained", paper=paper,
       measured=f"evenness: flow {on_lm['flow']:.3f}, linear {on_lm['linear']:.3f}, softmax {on_lm['softmax']:.3f}",
       holds=lost < -0.05, why="These were trained for a softmax; and no factor of a column is above e.")
 claim("flow_attention.causal_memory", paper=paper, on="4,096 tokens, a head of 64, kept for the backward pass",
-      says="linear complexity (abstract); its causal code keeps d × d numbers a token",
-      measured=f"{as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks",
-      holds=as_published > 10 * in_chunks)
+      says="linear complexity (abstract); its causal code keeps d × d numbers a token, which is linear too",
+      measured=f"{as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks, {half:.0f} MiB for half the text",
+      holds=in_chunks < 2.2 * half)
 
 # %% tags=["nbval-ignore-output"]
 even = {name: sum(trained.evenness) / 3 for name, trained in text.items()}

@@ -205,3 +205,15 @@ def test_a_text_is_guessed_better_with_attention_than_by_the_character_before():
 def test_a_digit_is_read_with_attention_and_not_without():
     assert experiments.digits(NONE, (0,), steps=200).scores[0] < 0.35
     assert experiments.digits(FLOW, (0,)).scores[0] > 0.7
+
+
+def test_bits_by_place_are_the_scores_where_the_models_were_trained_and_go_on_past_it():
+    result = experiments.characters(CAUSAL[2], seeds=(0, 1), steps=3)
+    bits = experiments.bits_by_place(result, experiments.CONTEXT + 30)
+    assert bits.shape == (2, experiments.CONTEXT + 30) and bits.isfinite().all()
+    ids, targets = (x.expand(2, -1, -1) for x in experiments.split_text(200, experiments.CONTEXT)[1])
+    exact = torch.nn.functional.cross_entropy(result.model(ids).movedim(-1, 1), targets, reduction="none").mean(1)
+    inside = experiments.bits_by_place(result, experiments.CONTEXT)
+    assert torch.allclose(inside * math.log(2), exact, atol=1e-5)
+    shared = result.model.embed(torch.zeros(2, 1, experiments.CONTEXT + 2, dtype=torch.long))
+    assert torch.equal(shared[:, :, -1], shared[:, :, experiments.CONTEXT - 1])  # no vector was learned for it

@@ -65,8 +65,10 @@ class CharacterReader(nn.Module):
         self.sources = torch.arange(1, CONTEXT + 1)
 
     def embed(self, ids: Int[Tensor, "s b t"]) -> Float[Tensor, "s b t d"]:
+        """A place past the last one that was learned has the last one's vector."""
         s, vocab, _ = self.character.shape
-        return F.embedding(ids + vocab * torch.arange(s)[:, None, None], self.character.flatten(0, 1)) + self.position
+        character = F.embedding(ids + vocab * torch.arange(s)[:, None, None], self.character.flatten(0, 1))
+        return character + self.position[:, :, torch.arange(ids.shape[2]).clamp(max=CONTEXT - 1)]
 
     def forward(self, ids: Int[Tensor, "s b t"]) -> Float[Tensor, "s b t vocab"]:
         x = self.embed(ids)
@@ -129,6 +131,13 @@ def characters(
         return F.cross_entropy(logits.movedim(-1, 1), targets, reduction="none").double() / math.log(2)
 
     return trained(model, read, held_out, bits, steps, lr)
+
+
+@torch.no_grad()
+def bits_by_place(trained: Trained, t: int = 96) -> Float[Tensor, "s t"]:
+    """Bits a character at each place of 200 held-out texts; CONTEXT characters are what the models were trained on."""
+    ids, targets = (x.expand(len(trained.scores), -1, -1) for x in split_text(200, t)[1])
+    return F.cross_entropy(trained.model(ids).movedim(-1, 1), targets, reduction="none").mean(1) / math.log(2)
 
 
 def bigram() -> float:
@@ -208,13 +217,13 @@ def split_pictures() -> tuple[Batch, Batch]:
 
 
 @cache
-def split_text() -> tuple[Int[Tensor, " n"], Batch]:
-    """The first nine tenths of the Bible as ids, and 1,000 texts from all over the last tenth, with what comes next."""
+def split_text(n: int = 1000, length: int = CONTEXT) -> tuple[Int[Tensor, " n"], Batch]:
+    """The first nine tenths of the Bible as ids, and n texts from all over the last tenth, with what comes next."""
     code = torch.frombuffer(bytearray(texts.bible().encode("utf-32-le")), dtype=torch.int32)
     ids = (torch.bincount(code).clamp(max=1).cumsum(0) - 1)[code]
     text, rest = ids.tensor_split([len(ids) * 9 // 10])
-    start = torch.arange(1000) * ((len(rest) - CONTEXT) // 1000)
-    windows = rest[start[:, None] + torch.arange(CONTEXT + 1)]
+    start = torch.arange(n) * ((len(rest) - length) // n)
+    windows = rest[start[:, None] + torch.arange(length + 1)]
     return text, (windows[:, :-1], windows[:, 1:])
 
 
