@@ -488,11 +488,12 @@ if kernels.WHERE == "interpreted":
 
 # %%
 if kernels.WHERE != "nowhere":
-    for made in kernels.flow_attention.CASES:
-        if made.name.startswith("causal") and made.name.endswith("bfloat16 d=64"):
-            report = kernel_lab.compile_report(made, "sm_90")
-            print(f"{report.name.split()[0]:24} {report.warps} warps, {report.registers} registers, "
-                  f"{report.spills} bytes spilled, tensor cores: {report.tensor_core > 0}")
+    from kernels.flow_attention import case, causal_backward_read, causal_flows, causal_read
+
+    for made in (causal_flows, causal_read, causal_backward_read):
+        report = kernel_lab.compile_report(case(made, torch.bfloat16, 64), "sm_90")
+        print(f"{report.name.split()[0]:24} {report.warps} warps, {report.registers} registers, "
+              f"{report.spills} bytes spilled, tensor cores: {report.tensor_core > 0}")
 
 # %% [markdown]
 # ## Does it help?

@@ -299,6 +299,7 @@ def test_no_input_is_so_small_that_a_flow_is_zero():
 def test_gradients_by_finite_differences(form):
     x = [a.requires_grad_() for a in draw(1, 2, 4, 3, 3, 2)]
     assert torch.autograd.gradcheck(form, x, atol=1e-6)
+    assert torch.autograd.gradgradcheck(form, x, atol=1e-6)
 
 
 def of(form, x, state, **options):

@@ -19,7 +19,7 @@ same arguments and agree to rounding:
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum
@@ -33,7 +33,7 @@ Keys = Float[Tensor, "b h S dk"]
 Values = Float[Tensor, "b h S dv"]
 Out = Float[Tensor, "b h L dv"]
 
-PIECE = 8192  # tokens, of all heads together, that are worked on at once: they stay in a CPU's cache
+PIECE = 4096  # tokens, of all heads together, that are worked on at once: they stay in a CPU's cache
 EPS = 1e-6  # no feature is smaller, so that no flow is ever 0
 
 
@@ -48,7 +48,22 @@ class Flows(NamedTuple):
 
 def phi(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """φ(x) = σ(x) + 10⁻⁶, in the dtype of the sums: capacities must be positive."""
-    return torch.sigmoid(x.to(widest(x))) + EPS
+    return Phi.apply(x.to(widest(x)))
+
+
+class Phi(torch.autograd.Function):
+    """φ, of which only the result is kept: φ' = σ (1 − σ)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = torch.sigmoid(x).add_(EPS)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor) -> Tensor:
+        sigmoid = ctx.saved_tensors[0] - EPS
+        return d_out * sigmoid * (1 - sigmoid)
 
 
 def weights(q: Queries, k: Keys, *, clamp: float = 1.0) -> Float[Tensor, "b h L S"]:
