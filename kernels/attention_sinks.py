@@ -20,11 +20,10 @@ from torch import Tensor
 
 from kernels import Case, launch, need, refuse
 from kernels.inputs import check_qkv, widest
-from kernels.tiles import load, of_head, row_of_head, rows, store
+from kernels.tiles import DTYPES, load, of_head, row_of_head, rows, store
 
 triton, tl = need()
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 VARYING = ["t", "n_sink", "window"]  # one compilation serves all their values
 
 

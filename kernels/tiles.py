@@ -1,10 +1,23 @@
-"""What kernel files share: reading and writing tiles of (b h t d) tensors on a grid of (block of t, h, b)."""
+"""What kernel files share: tiles of (b h t d) tensors on a grid of (block of t, h, b), read, written and multiplied."""
 
+import torch
 from torch import Tensor
 
 from kernels import need
 
 triton, tl = need()
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# How float32 is multiplied on tensor cores: what is stored in half precision needs no more than tf32's ten bits.
+PRECISION = {torch.float16: "tf32", torch.bfloat16: "tf32", torch.float32: "tf32x3", torch.float64: "ieee"}
+if torch.version.hip:
+    PRECISION[torch.float32] = "ieee"
+
+
+@triton.jit
+def product(a, b, SUM: tl.constexpr, PRECISION: tl.constexpr):
+    """a @ b, summed in SUM."""
+    return tl.dot(a, b, input_precision=PRECISION, out_dtype=SUM)
 
 
 @triton.jit

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_proofs import gradients, worst
@@ -169,6 +170,16 @@ def test_the_published_clamp_switches_the_competition_off_where_sinks_outnumber_
     flow = flow_attention.flows(q, k)
     assert torch.equal(flow_attention.forms.competition(flow, 1.0), torch.ones(1, 4, 10, dtype=torch.float64))
     assert flow_attention.forms.competition(flow).std() > 0.05
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 30), st.integers(1, 6), st.floats(0, 20), clamps, st.integers(0, 9))
+def test_n_tokens_cannot_be_told_apart_by_fewer_features(n, d, size, clamp, seed):
+    """The bound of the lesson: where rows sum to 1, the diagonal sums to d at most."""
+    q, k, _ = draw(1, 1, n, n, d, 1, seed=seed, size=size)
+    for weights in (flow_attention.weights(q, q, clamp=clamp), flow_attention.weights(q, k, clamp=clamp)):
+        rows = F.normalize(weights[0, 0], p=1, dim=-1)
+        assert rows.trace() < min(n, d) + 1e-9
 
 
 @pytest.mark.parametrize("name", PARTS)

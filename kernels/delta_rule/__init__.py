@@ -31,12 +31,10 @@ from kernels.delta_rule.backward import (
 )
 from kernels.delta_rule.forward import delta_inverse, delta_outputs, delta_states
 from kernels.inputs import check_chunk, check_per_token, check_qkv, check_state, widest
+from kernels.tiles import DTYPES, PRECISION
 
 triton, tl = need()
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# How float32 is multiplied on tensor cores: what is stored in half precision needs no more than tf32's ten bits.
-PRECISION = {torch.float16: "tf32", torch.bfloat16: "tf32", torch.float32: "tf32x3", torch.float64: "ieee"}
 FORWARD = (delta_inverse, delta_states, delta_outputs)
 BACKWARD = (delta_backward_outputs, delta_backward_states, delta_backward_queries, delta_backward_keys)
 IN_TURN = (delta_states, delta_backward_states)  # a program a block of columns; of the others, a program a chunk
@@ -52,7 +50,7 @@ def constants(kernel: Any, q: Tensor, v: Tensor, chunk: int) -> dict[str, Any]:
         "COLS_V": min(block, max(16, triton.next_power_of_2(v.shape[-1]))),
         "CHUNK": chunk,
         "SUM": tl.float64 if q.dtype == torch.float64 else tl.float32,
-        "PRECISION": "ieee" if q.dtype == torch.float32 and torch.version.hip else PRECISION[q.dtype],
+        "PRECISION": PRECISION[q.dtype],
         "num_warps": 8 if kernel is delta_backward_keys else 4,
         "num_stages": 1,
     }

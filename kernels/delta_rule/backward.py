@@ -1,8 +1,8 @@
 """Backward: what needs no state, the states' gradients from the last chunk to the first, and those of q, k and β."""
 
 from kernels import need
-from kernels.delta_rule.forward import keys, lower, product
-from kernels.tiles import load, row_of_head, store
+from kernels.delta_rule.forward import keys, lower
+from kernels.tiles import load, product, row_of_head, store
 
 triton, tl = need()
 

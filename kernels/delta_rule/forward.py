@@ -1,15 +1,9 @@
 """Forward: the inverse of every chunk, the states from chunk to chunk, the outputs of every chunk."""
 
 from kernels import need
-from kernels.tiles import load, row_of_head, store
+from kernels.tiles import load, product, row_of_head, store
 
 triton, tl = need()
-
-
-@triton.jit
-def product(a, b, SUM: tl.constexpr, PRECISION: tl.constexpr):
-    """a @ b, summed in SUM."""
-    return tl.dot(a, b, input_precision=PRECISION, out_dtype=SUM)
 
 
 @triton.jit

@@ -46,8 +46,7 @@ from kernels.flow_attention.whole import (
     flow_write,
 )
 from kernels.inputs import check_chunk, check_clamp, check_part, check_q_kv, check_qkv, widest
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from kernels.tiles import DTYPES
 
 
 def flow_attention(

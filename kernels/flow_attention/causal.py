@@ -1,8 +1,8 @@
 """Flow attention for text, a program a chunk. What lies before a chunk, or after it, has been summed up already."""
 
 from kernels import need
-from kernels.flow_attention.whole import features, numbers, product, put, slope
-from kernels.tiles import load, row_of_head, store
+from kernels.flow_attention.whole import features, numbers, put, slope
+from kernels.tiles import load, product, row_of_head, store
 
 triton, tl = need()
 

@@ -26,11 +26,10 @@ from kernels.flow_attention.whole import (
     flow_write,
 )
 from kernels.inputs import widest
+from kernels.tiles import PRECISION
 
 triton, tl = need()
 
-# How float32 is multiplied on tensor cores: what is stored in half precision needs no more than tf32's ten bits.
-PRECISION = {torch.float16: "tf32", torch.bfloat16: "tf32", torch.float32: "tf32x3", torch.float64: "ieee"}
 WHOLE = (flow_sums, flow_pour, flow_dots, flow_write, flow_read, flow_backward_flows, flow_backward_read)
 CAUSAL = (
     causal_flows,
@@ -53,7 +52,7 @@ def constants(kernel: Any, x: Tensor, d_v: int, chunk: int) -> dict[str, Any]:
         "COLS_V": min(32, max(16, triton.next_power_of_2(d_v))),
         "CHUNK": chunk,
         "SUM": tl.float64 if x.dtype == torch.float64 else tl.float32,
-        "PRECISION": "ieee" if x.dtype == torch.float32 and torch.version.hip else PRECISION[x.dtype],
+        "PRECISION": PRECISION[x.dtype],
         "num_warps": 8 if kernel in CAUSAL else 4,
         "num_stages": 1,
     }

@@ -1,17 +1,11 @@
 """Sums over tokens and products with them: all that the bidirectional form needs; the causal one uses the sums."""
 
 from kernels import need
-from kernels.tiles import load, row_of_head, store
+from kernels.tiles import load, product, row_of_head, store
 
 triton, tl = need()
 
 EPS = tl.constexpr(1e-6)
-
-
-@triton.jit
-def product(a, b, SUM: tl.constexpr, PRECISION: tl.constexpr):
-    """a @ b, summed in SUM."""
-    return tl.dot(a, b, input_precision=PRECISION, out_dtype=SUM)
 
 
 @triton.jit
