@@ -31,7 +31,7 @@ def places(start, first, CHUNK: tl.constexpr, SUM: tl.constexpr):
 def per_flow(flows, start, first, t, CHUNK: tl.constexpr, SUM: tl.constexpr):
     """n / flow, zero beyond the text."""
     flow = numbers(flows, start, t, CHUNK)
-    return tl.where(flow > 0, places(start, first, CHUNK, SUM) / tl.where(flow > 0, flow, 1.0), 0.0)
+    return tl.where(flow > 0, places(start, first, CHUNK, SUM) / flow, 0.0)
 
 
 @triton.jit(do_not_specialize=["t", "first"])
