@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 
 import pytest
 import torch
@@ -391,6 +392,30 @@ def test_there_is_no_square_matrix_and_no_memory_for_every_token():
         with Watch() as seen:
             causal.chunkwise(*x)[0].sum().backward()
         assert seen.largest <= max(t * 16, causal.PIECE * 64)
+
+
+def seconds(form, x):
+    began = time.perf_counter()
+    form(*x)
+    return time.perf_counter() - began
+
+
+def test_text_costs_a_tenth_of_the_published_formula_in_time_and_in_memory():
+    x = text(1, 1, 4096, 64, 64, dtype=torch.float32)
+    fast = min(seconds(causal.chunkwise, x) for _ in range(3))
+    assert seconds(published_causal, x) > 10 * fast
+    largest = {}
+    for form in (causal.chunkwise, published_causal):
+        with Watch() as seen:
+            form(*x)
+        largest[form] = seen.largest
+    assert largest[published_causal] > 10 * largest[causal.chunkwise]
+
+
+def test_linear_is_faster_than_softmax_attention_on_long_texts():
+    x = text(1, 4, 4096, 64, 64, dtype=torch.float32)
+    fast = min(seconds(flow_attention.linear, x) for _ in range(3))
+    assert seconds(F.scaled_dot_product_attention, x) > 2 * fast
 
 
 # ------------------------------------------------------------------ bad input

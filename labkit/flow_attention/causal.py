@@ -89,7 +89,9 @@ def flows(q: Queries, k: Queries) -> Flows:
 def chunkwise(
     q: Queries, k: Queries, v: Values, *, state: State | None = None, clamp: float = 1.0, chunk: int = 64
 ) -> tuple[Values, State]:
-    """Chunks of tokens at once, sums of what came before between them: time linear in t, memory O(t (d + chunk)).
+    """Chunks of tokens at once, sums of what came before between them: time linear in t, memory O(t d + d²).
+
+    For a backward pass, a row of the capacities and a share of the memories stay too, chunk + d_k d_v / chunk a token.
 
     A chunk needs one matrix of capacities. Left of its diagonal, a row is what a sink may draw on; above its diagonal,
     a column is what a source's outgoing flow is counted by.
