@@ -1,4 +1,4 @@
-"""What the proofs of every kernel share: hostile memory, float64 gradients, tolerances."""
+"""What the proofs of kernels and forms share: hostile memory, float64 gradients, tolerances, what is made on the way."""
 
 import contextlib
 from collections.abc import Iterator
@@ -40,6 +40,20 @@ def worst(got, wanted):
     """The largest difference."""
     assert got.shape == wanted.shape
     return float((got.detach().double() - wanted.detach()).abs().max()) if got.numel() else 0.0
+
+
+class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts the operations that run within, and notes the largest tensor that one of them makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.count, self.largest = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, torch.Tensor)]
+        self.count, self.largest = self.count + 1, max([self.largest, *made])
+        return out
 
 
 def recorded(patch: pytest.MonkeyPatch, module: object, names: list[str]) -> dict[str, tuple]:

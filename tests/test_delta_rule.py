@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_proofs import gradients, worst
+from kernel_proofs import Watch, gradients, worst
 
 from labkit import assets, delta_rule
 from labkit.course import find
@@ -286,20 +286,6 @@ def test_bad_input_is_refused_in_one_sentence(form, change, says):
 def test_a_chunk_is_a_whole_number(chunk):
     with pytest.raises(ValueError, match="chunk: expected an integer >= 1, got"):
         delta_rule.chunkwise(Q, Q, Q, BETA, chunk=chunk)
-
-
-class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the operations that run within, and notes the largest tensor that one of them makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.count, self.largest = 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        made = [x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, torch.Tensor)]
-        self.count, self.largest = self.count + 1, max([self.largest, *made])
-        return out
 
 
 def test_there_is_no_loop_over_tokens_and_no_square_matrix():

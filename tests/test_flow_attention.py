@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_proofs import gradients, worst
+from kernel_proofs import Watch, gradients, worst
 
 from labkit import flow_attention
 from labkit.flow_attention import causal
@@ -369,18 +369,6 @@ def test_tensors_with_the_strides_of_a_projection_are_read_as_they_are_and_left_
     out, other = form(*x), form(*turned)
     assert worst(*((out, other) if form in FORMS else (out[0], other[0]))) < 1e-13
     assert all(torch.equal(a, b) for a, b in zip(x, turned, strict=True))
-
-
-class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the largest tensor that an operation makes."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        made = [x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, torch.Tensor)]
-        self.largest = max([self.largest, *made])
-        return out
 
 
 def test_there_is_no_square_matrix_and_no_memory_for_every_token():

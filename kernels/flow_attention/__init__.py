@@ -80,6 +80,7 @@ def causal_flow_attention(
 
     state: Σ φ(q), Σ φ(k), Σ φ(q) i / I_i, Σ φ(k) j / O_j, each (b h d_k); log Σ exp(Ô) (b h); Σ φ(k)ᵀ c v
     (b h d_k d_v); None at the beginning of a text. `labkit.flow_attention.causal` has the formulas.
+    No memory for every token: chunk sums and memories take d_k d_v / chunk numbers a token.
     Types as in `flow_attention`; chunk, tokens a program, is a power of two, 16 to 128. A NaN in a token spoils its
     whole chunk: `labkit.flow_attention.causal.kernel` keeps it from the tokens before it.
     """

@@ -8,8 +8,7 @@ another, so that memories of the same size can be held against each other:
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+
+from labkit.threads import one_thread
 
 from .layer import DeltaNet, Memory
 
@@ -134,17 +135,3 @@ def accuracies(
     right, asked = model(ids).argmax(-1) == targets, targets != NOT_ASKED
     seen = (ids[:, :, None] == ids[:, None, :]).tril(-1).sum(-1)  # how often each token was there before
     return right[asked & (seen == 1)].float().mean().item(), right[asked & (seen == 2)].float().mean().item()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For matrices this small a second thread is no help, and a great hindrance when another program wants its core.
-
-    And sums come out the same whatever the number of threads is outside.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,8 +10,7 @@ models begin with the same weights and read the same batches, whichever the mech
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -22,6 +21,7 @@ from torch import Generator, Tensor, nn
 
 from labkit import texts
 from labkit.digits import digits as pictures
+from labkit.threads import one_thread
 
 from .layer import MLP, Attention, Mechanism, drawn, each, evenness, norm
 
@@ -192,17 +192,6 @@ def mean_evenness(model: PixelReader | CharacterReader, held_out: Tensor) -> lis
     """The evenness of each model's attention, over the first of the sequences that were held out."""
     x = held_out[:LOOKED_AT].expand(len(model.readout), -1, -1)
     return evenness(model.attention.weights(model.embed(x)), model.sources).flatten(1).mean(1).tolist()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For matrices this small a second thread is no help, and sums come out the same however many there are outside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------ data
