@@ -52,7 +52,7 @@ from labkit.texts import play
 # place of `None`.
 
 # %%
-predict("flow_attention.evenness", "mean evenness of linear attention's rows, same queries and keys", None)
+predict("flow_attention.evenness", "evenness of linear attention's rows, same queries and keys", None)
 
 # %% [markdown]
 # ## What linear attention loses
@@ -65,12 +65,13 @@ predict("flow_attention.evenness", "mean evenness of linear attention's rows, sa
 lm = labkit.lm.load()
 ids = lm.encode(play("Hamlet")[2000:])[:96]
 run = lm.run(ids[None], record=("15.query", "15.key"))
-q_lm, k_lm = run["15.query"], repeat(run["15.key"], "b h t d -> b (h n) t d", n=3)  # a key serves three heads
+q_lm, k_lm = run["15.query"], repeat(run["15.key"], "b h t d -> b (h n) t d", n=3)
 rows = {mechanism.name: mechanism.weights(q_lm, k_lm)[0] for mechanism in CAUSAL}
 noise = torch.randn(2, *q_lm.shape, generator=torch.Generator().manual_seed(1))
 so_far = torch.arange(1, len(ids) + 1)  # how many tokens a row may draw on
 on_lm = {name: evenness(weights, so_far).mean().item() for name, weights in rows.items()}
-on_noise = {mechanism.name: evenness(mechanism.weights(*noise), so_far).mean().item() for mechanism in CAUSAL}
+on_noise = {mechanism.name: evenness(mechanism.weights(*noise), so_far).mean().item()
+            for mechanism in CAUSAL}
 reveal("flow_attention.evenness", on_lm["linear"])
 for name, even in on_lm.items():
     print(f"{name:25} evenness {even:.3f}, on random queries and keys {on_noise[name]:.3f}")
@@ -104,7 +105,7 @@ figures.draw_network(stage="capacities")
 # %% tags=["exercise"]
 @exercise("flow_attention.flows")  # difficulty 1/5 · 4 min · about 1 line
 def flows(capacity):
-    """capacity (L S) -> (incoming (L), outgoing (S)): what flows into each sink, and out of each source."""
+    """capacity (L S) -> (incoming (L), outgoing (S)): what flows into each sink, out of each source."""
     raise Todo
 
 
@@ -176,7 +177,7 @@ print("exact to 1e-12:", max(off) < 1e-12)
 # %% tags=["exercise"]
 @exercise("flow_attention.compete")  # difficulty 2/5 · 5 min · about 1 line
 def compete(conserved_outgoing, clamp):
-    """conserved_outgoing (S), a number -> c (S), whose mean is 1. Leaves `conserved_outgoing` alone."""
+    """conserved_outgoing (S), a number -> c (S), whose mean is 1. Leaves its input alone."""
     raise Todo
 
 
@@ -193,8 +194,9 @@ for n_sources in (400, 200, 100, 50):
     k = torch.randn(1, 8, n_sources, 16, generator=g)
     worth = flow_attention.flows(q, k).conserved_outgoing
     c = {clamp: n_sources * worth.clamp(max=clamp).softmax(-1) for clamp in (1.0, math.inf)}
-    print(f"200 sinks, {n_sources} sources: {(worth > 1).float().mean():4.0%} cut off; c from {c[1.0].min():.2f} to "
-          f"{c[1.0].max():.2f}; without the clamp, {c[math.inf].min():.2f} to {c[math.inf].max():.2f}")
+    print(f"200 sinks, {n_sources} sources: {(worth > 1).float().mean():4.0%} cut off; "
+          f"c from {c[1.0].min():.2f} to {c[1.0].max():.2f}; "
+          f"without the clamp, {c[math.inf].min():.2f} to {c[math.inf].max():.2f}")
 
 # %% [markdown]
 # With twice as many sinks as sources, the published competition is **off** here: every $c_j$ is 1. And there is a bound.
@@ -215,7 +217,7 @@ for n_sources in (400, 200, 100, 50):
 # %% tags=["exercise"]
 @exercise("flow_attention.weigh")  # difficulty 3/5 · 12 min · about 5 lines
 def weigh(capacity, clamp):
-    """capacity (L S), a number -> weights (L S): what each sink takes from each source, a_i (A_ij / I_i) c_j."""
+    """capacity (L S), a number -> weights (L S): a_i (A_ij / I_i) c_j."""
     raise Todo
 
 
@@ -226,7 +228,8 @@ check("flow_attention.weigh")
 q, k, v = (torch.randn(1, 1, n, 16, generator=g) for n in (9, 12, 12))
 capacity = torch.sigmoid(q[0, 0]) @ torch.sigmoid(k[0, 0]).T
 mine = weigh(capacity, 1.0) @ v[0, 0]
-print("this is flow attention:", torch.allclose(mine, flow_attention.pairwise(q, k, v)[0, 0], atol=1e-5))
+wanted = flow_attention.pairwise(q, k, v)[0, 0]
+print("this is flow attention:", torch.allclose(mine, wanted, atol=1e-5))
 
 # %% [markdown]
 # How much does each part do? Without competition $c = 1$, without allocation $a = 1$; without both, what is left is plain
@@ -235,7 +238,8 @@ print("this is flow attention:", torch.allclose(mine, flow_attention.pairwise(q,
 # %%
 x = torch.randn(3, 1, 64, 128, 16, generator=g)
 whole = flow_attention.linear(*x)
-for left in (flow_attention.without_competition, flow_attention.without_allocation, flow_attention.without_both):
+for left in (flow_attention.without_competition, flow_attention.without_allocation,
+             flow_attention.without_both):
     out = left(*x)
     alike = F.cosine_similarity(out, whole, dim=-1).mean()
     print(f"{left.__name__:20} {out.norm() / whole.norm():.2f} × as large, cosine {alike:.3f}")
@@ -264,7 +268,7 @@ flow_attention.explore()
 # %% tags=["exercise"]
 @exercise("flow_attention.linear_flows")  # difficulty 3/5 · 10 min · about 4 lines
 def linear_flows(Q, K):
-    """Q (L d), K (S d), positive features -> (incoming, outgoing, conserved_incoming, conserved_outgoing).
+    """Positive features Q (L d), K (S d) -> incoming, outgoing, conserved_incoming, conserved_outgoing.
 
     A matrix of L × S must not be made: the check watches what torch returns.
     """
@@ -304,7 +308,8 @@ def seconds(form, x):
 lengths = [128, 256, 512, 1024, 2048, 4096, 8192]
 texts = {t: torch.randn(3, 1, 4, t, 64) for t in lengths}
 micro = {name: [1e6 / t * seconds(form, x) for t, x in texts.items()]
-         for name, form in [("flow attention", flow_attention.linear), ("softmax", F.scaled_dot_product_attention)]}
+         for name, form in [("flow attention", flow_attention.linear),
+                            ("softmax", F.scaled_dot_product_attention)]}
 lines(micro, lengths, title="What does a token cost, forward, on this CPU?",
       x_title="tokens", y_title="µs a token", log=True)
 
@@ -330,8 +335,9 @@ figures.triangles_figure()
 # %%
 q, k = torch.randn(2, 1, 8, 512, 16, generator=g, dtype=torch.float64)
 whole, so_far = flow_attention.flows(q, k), causal.flows(q, k)
-print(f"bidirectional: mean Ô {whole.conserved_outgoing.mean():.6f}, mean Î {whole.conserved_incoming.mean():.6f}")
-print(f"causal:        mean Ô {so_far.conserved_outgoing.mean():.6f}, mean Î {so_far.conserved_incoming.mean():.6f}")
+for name, flow in (("bidirectional", whole), ("causal", so_far)):
+    print(f"{name:13}: mean Ô {flow.conserved_outgoing.mean():.6f}, "
+          f"mean Î {flow.conserved_incoming.mean():.6f}")
 
 # %% [markdown]
 # The softmax over all sources becomes one with a running sum, $c_n = n\, e^{\hat O_n} / \sum_{j\le n} e^{\hat O_j}$.
@@ -345,7 +351,7 @@ print(f"causal:        mean Ô {so_far.conserved_outgoing.mean():.6f}, mean Î {
 # %% tags=["exercise"]
 @exercise("flow_attention.running_compete")  # difficulty 3/5 · 8 min · about 2 lines
 def running_compete(conserved_outgoing):
-    """conserved_outgoing (t) -> c (t), c_n = n exp(Ô_n) / Σ_{j≤n} exp(Ô_j), for numbers as large as ±1000 too."""
+    """conserved_outgoing (t) -> c (t), c_n = n exp(Ô_n) / Σ_{j≤n} exp(Ô_j), for ±1000 too."""
     raise Todo
 
 
@@ -363,10 +369,10 @@ check("flow_attention.running_compete")
 # %% tags=["exercise"]
 @exercise("flow_attention.stream")  # difficulty 4/5 · 20 min · about 10 lines
 def stream(Q, K, V, state):
-    """One token: features Q, K (d_k), V (d_v), and the state before it -> (out (d_v), the new state). No clamp here.
+    """One token: features Q, K (d_k), V (d_v), the state before it -> (out (d_v), the new state).
 
-    state: a tuple (n, queries, keys, conserved_queries, conserved_keys, competition, memory) as in `causal.State`,
-    n an int. Leaves `state` alone.
+    state: a tuple (n, queries, keys, conserved_queries, conserved_keys, competition, memory), as in
+    `causal.State`; n is an int. No clamp here. Leaves `state` alone.
     """
     raise Todo
 
@@ -397,7 +403,8 @@ _, middle = causal.chunkwise(*(x[:, :, :77] for x in (q, k, v)))
 later, _ = causal.chunkwise(*(x[:, :, 77:] for x in (q, k, v)), state=middle)
 print("cut after token 77 and continued:", bool((later - out[:, :, 77:]).abs().max() < 1e-5))
 size = sum(part[0, 0].numel() for part in end[1:])
-print(f"the state of a head is {size:,} numbers; a cache of keys and values, {2 * 32 * 200:,} after 200 tokens")
+print(f"the state of a head is {size:,} numbers; a cache of keys and values after 200 tokens, "
+      f"{2 * 32 * 200:,}")
 
 # %% [markdown]
 # ### What the published code keeps
@@ -440,8 +447,8 @@ theirs, as_published = kept(published, x)
 (ours, _), in_chunks = kept(causal.chunkwise, x)
 _, half = kept(causal.chunkwise, x[:, :, :, :2048])
 print("the same to 1e-4:", bool((ours - theirs).abs().max() < 1e-4))
-print(f"4,096 tokens, one head of 64: {as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks; "
-      f"2,048 tokens in chunks: {half:.0f} MiB")
+print(f"4,096 tokens, one head of 64: {as_published:.0f} MiB as published, "
+      f"{in_chunks:.0f} MiB in chunks; 2,048 tokens in chunks: {half:.0f} MiB")
 
 # %% tags=["nbval-ignore-output"]
 times = {form.__name__: seconds(form, x) for form in (published, causal.chunkwise)}
@@ -468,9 +475,10 @@ if kernels.WHERE != "nowhere":
 # %% tags=["exercise"]
 @exercise("flow_attention.pour")  # difficulty 4/5 · 20 min · about 7 lines
 def pour(x, total, flow, partial, t, D: "tl.constexpr", ROWS: "tl.constexpr"):
-    """A program for ROWS rows of x (t D), tl.program_id(0): their flow (t), and its row of partial (⌈t / ROWS⌉ D).
+    """A program for ROWS rows of x (t D), tl.program_id(0): their flow (t), its row of partial (n D).
 
-    flow_i = x_i · total, partial_n = Σ x_i / flow_i over program n's rows. D and ROWS are powers of two, at least 16.
+    flow_i = x_i · total, and partial_n = Σ x_i / flow_i over program n's rows, n < ⌈t / ROWS⌉.
+    D and ROWS are powers of two, at least 16.
     """
     raise Todo
 
@@ -526,16 +534,17 @@ if kernels.WHERE != "nowhere":
 # %% tags=["nbval-ignore-output"]
 digits = {mechanism.name: experiments.digits(mechanism) for mechanism in BIDIRECTIONAL}
 dots({name: trained.scores for name, trained in digits.items()},
-     title="How often is a digit it never saw named right?", axis="share of 1,000 digits, a dot a seed")
+     title="How often is a digit it never saw named right?", axis="share of digits, a dot a seed")
 
 # %% tags=["nbval-ignore-output"]
 text = {mechanism.name: experiments.characters(mechanism) for mechanism in CAUSAL}
 print(f"who only knows which character follows which needs {experiments.bigram():.2f} bits")
 dots({name: trained.scores for name, trained in text.items()},
-     title="How well is the next character guessed?", axis="bits a character (fewer is better), a dot a seed")
+     title="How well is the next character guessed?", axis="bits a character, a dot a seed")
 
 # %%
-print({trained.parameters for trained in digits.values()}, {trained.parameters for trained in text.values()})
+for results in (digits, text):
+    print("parameters:", {trained.parameters for trained in results.values()})
 print("flow attention learned: digits above 0.7:", min(digits["flow"].scores) > 0.7,
       "· text below the bigram:", max(text["flow"].scores) < experiments.bigram())
 
@@ -564,8 +573,8 @@ for name in digits:
 
 # %% tags=["nbval-ignore-output"]
 for name in text:
-    print(f"{name:25} digits {spread(digits[name].evenness_before)} → {spread(digits[name].evenness)}\n"
-          f"{'':25} text   {spread(text[name].evenness_before)} → {spread(text[name].evenness)}")
+    for task, trained in (("digits", digits[name]), ("text", text[name])):
+        print(f"{name:25} {task:6} {spread(trained.evenness_before)} → {spread(trained.evenness)}")
 
 # %% tags=["nbval-ignore-output"]
 figures.rows_figure({name: trained.weights(0)[0, 0] for name, trained in text.items()},
@@ -602,7 +611,8 @@ def best_copy(weights, n, d=8, steps=200):
 
 # %% tags=["nbval-ignore-output"]
 counts = [4, 8, 16, 32]
-copied = {mechanism.name: [best_copy(mechanism.weights, n) for n in counts] for mechanism in BIDIRECTIONAL[:3]}
+copied = {mechanism.name: [best_copy(mechanism.weights, n) for n in counts]
+          for mechanism in BIDIRECTIONAL[:3]}
 lines({**copied, "d / n": [min(1, 8 / n) for n in counts]}, counts,
       title="How sharply can a head with 8 features point at one of n tokens?", x_title="n, tokens",
       y_title="share that the right token gets")
@@ -610,7 +620,8 @@ lines({**copied, "d / n": [min(1, 8 / n) for n in counts]}, counts,
 # %%
 last = {name: shares[-1] for name, shares in copied.items()}
 print("of 32 tokens, softmax points at one:", last["softmax"] > 0.9,
-      "· linear and flow attention give it no more than d / n:", max(last["linear"], last["flow"]) < 8 / 32 + 1e-4)
+      "· linear and flow attention give it no more than d / n:",
+      max(last["linear"], last["flow"]) < 8 / 32 + 1e-4)
 
 # %% [markdown]
 # Eight features hold eight tokens apart, and no more: the mean share is **at most** $d/n$. For if rows sum to 1, the
@@ -646,32 +657,39 @@ claim("flow_attention.conservation_is_exact", paper=paper, on="three shapes of r
       says="conserving the incoming flow of sinks and the outgoing flow of sources (abstract)",
       measured=f"sums off by less than 1e-12: {max(off) < 1e-12}", holds=max(off) < 1e-12)
 lost = on_lm["flow"] - on_lm["linear"]
-claim("flow_attention.weights_are_informative_untrained", paper=paper,
+
+# %%
+informative = "inherently informative attentions, no degeneration to a trivial distribution (abstract)"
+said = [f"{name} {on_lm[name]:.3f}" for name in ("flow", "linear", "softmax")]
+claim("flow_attention.weights_are_informative_untrained", paper=paper, says=informative,
       on="queries and keys of SmolLM2's block 15, 96 tokens",
-      says="inherently generates informative attentions, no degeneration to a trivial distribution (abstract)",
-      measured=f"evenness: flow {on_lm['flow']:.3f}, linear {on_lm['linear']:.3f}, softmax {on_lm['softmax']:.3f}",
-      holds=lost < -0.05, why="These were trained for a softmax, and competition makes a factor of at most e of its own.")
-claim("flow_attention.causal_memory", paper=paper, on="4,096 tokens, a head of 64, kept for the backward pass",
-      says="linear complexity (abstract); its causal code keeps d × d numbers a token, which is linear too",
-      measured=f"{as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks, {half:.0f} MiB for half the text",
+      measured="evenness: " + ", ".join(said), holds=lost < -0.05,
+      why="These were trained for a softmax, and competition is a factor of at most e.")
+claim("flow_attention.causal_memory", paper=paper,
+      on="4,096 tokens, a head of 64, kept for the backward pass",
+      says="linear complexity (abstract); its causal code keeps d × d numbers a token, linear too",
+      measured=f"{as_published:.0f} MiB as published, {in_chunks:.0f} MiB in chunks, "
+               f"{half:.0f} MiB for half the text",
       holds=in_chunks < 2.2 * half)
 
 # %% tags=["nbval-ignore-output"]
 even = {name: sum(trained.evenness) / 3 for name, trained in text.items()}
 sharper = max(text["flow"].evenness) < min(text["linear"].evenness)
-claim("flow_attention.weights_are_informative_trained", paper=paper, on="our models of text, 3 seeds",
-      says="inherently generates informative attentions, no degeneration to a trivial distribution (abstract)",
+claim("flow_attention.weights_are_informative_trained", paper=paper, says=informative,
+      on="our models of text, 3 seeds",
       measured=", ".join(f"{name} {value:.2f}" for name, value in even.items()), holds=sharper,
-      why="" if sharper else "All learn to be less even, and the competition adds nothing we can see at this size.")
+      why="" if sharper else "All learn to be less even; the competition adds nothing we can see here.")
 
 # %% tags=["nbval-ignore-output"]
 better = max(text["flow"].scores) < min(text["linear"].scores)
-claim("flow_attention.strong_performance", paper=paper, on="the Bible, against linear attention, 3 seeds",
+claim("flow_attention.strong_performance", paper=paper,
+      on="the Bible, against linear attention, 3 seeds",
       says="strong performance in linear time for wide areas (abstract)",
-      measured="bits " + ", ".join(f"{name} {sum(t.scores) / 3:.2f}" for name, t in text.items()), holds=better,
-      why="" if better else "Models of one layer, trained for a second: digits show no order, text another one.")
+      measured="bits " + ", ".join(f"{name} {sum(t.scores) / 3:.2f}" for name, t in text.items()),
+      holds=better, why="" if better else "Models of one layer, trained for about a second.")
 per_token = micro["flow attention"]
-claim("flow_attention.linear_time", paper=paper, on="1,024 and 8,192 tokens, four heads of 64, this CPU",
+claim("flow_attention.linear_time", paper=paper,
+      on="1,024 and 8,192 tokens, four heads of 64, this CPU",
       says="linear complexity (abstract)", holds=per_token[-1] < 2 * per_token[3],
       measured=f"{per_token[-1] / per_token[3]:.1f} × as much a token with 8 × the tokens; "
                f"softmax {micro['softmax'][-1] / micro['softmax'][3]:.1f} ×")

@@ -135,7 +135,7 @@ def _column(name: str, numbers: list[float], clamp: float, stage: str) -> tuple[
 
 
 def _maps(rows: Mapping[str, Tensor]) -> tuple[dict, list[Word]]:
-    """Heat maps side by side as one trace, which has one colour scale; of the numbers, those of a fifth or more."""
+    """Heat maps side by side as one trace, which has one colour scale, with each row's largest number."""
     top, side = SLOT + 36, (WIDTH - FIRST) / ((SOURCES + 1) * len(rows) - 1)
     gap, down = np.full((SINKS, 1), np.nan), [top + (i + 0.5) * ROW for i in range(SINKS)]
     z = np.concatenate([part for x in rows.values() for part in (x.numpy(), gap)][:-1], 1)
@@ -147,10 +147,10 @@ def _maps(rows: Mapping[str, Tensor]) -> tuple[dict, list[Word]]:
         for j in range(SOURCES):
             middle = left + (j + 0.5) * side
             words.append(Word(middle, top + SINKS * ROW + 11, str(j + 1), COLOURS[j], CENTRE))
-            for y, weight in zip(down, x[:, j].tolist(), strict=True):
-                if weight >= 0.2:  # a word is what takes longest to draw
-                    colour = "#fff" if weight > 0.5 else "#374151"
-                    words.append(Word(middle, y, f"{weight:.2f}", colour, CENTRE, 11))
+        largest = x.max(1)  # a word is what takes longest to draw, so one a row
+        for y, j, weight in zip(down, largest.indices.tolist(), largest.values.tolist(), strict=True):
+            colour = "#fff" if weight > 0.5 else "#374151"
+            words.append(Word(left + (j + 0.5) * side, y, f"{weight:.2f}", colour, CENTRE, 11))
     place = dict(x0=FIRST + side / 2, dx=side, y0=down[0], dy=ROW, xgap=1, ygap=1)
     look = dict(zmin=0, zmax=1, showscale=False, hoverinfo="skip")
     return dict(type="heatmap", z=grid(z), **place, **look), words
