@@ -415,6 +415,7 @@ BOTH = [
     (dict(v=torch.zeros(2, 8, 4)), "v: expected a float tensor (b h t d), got (2, 8, 4) torch.float32"),
     (dict(v=Q.double()), "v: expected torch.float32 on cpu like q, got torch.float64"),
     (dict(clamp="one"), "clamp: expected a number (inf for none), got 'one'"),
+    (dict(clamp=True), "clamp: expected a number (inf for none), got True"),
     (dict(clamp=math.nan), "clamp: expected a number (inf for none), got nan"),
 ]
 

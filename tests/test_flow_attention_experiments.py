@@ -217,3 +217,5 @@ def test_bits_by_place_are_the_scores_where_the_models_were_trained_and_go_on_pa
     assert torch.allclose(inside * math.log(2), exact, atol=1e-5)
     shared = result.model.embed(torch.zeros(2, 1, experiments.CONTEXT + 2, dtype=torch.long))
     assert torch.equal(shared[:, :, -1], shared[:, :, experiments.CONTEXT - 1])  # no vector was learned for it
+    own = result.model.character[:, None, :1] + result.model.position  # of character 0, each place with its own vector
+    assert torch.equal(shared[:, :, : experiments.CONTEXT], own)
