@@ -114,7 +114,8 @@ def _stem(e: Entry) -> str:
 
 
 def _file(e: Entry) -> Path:
-    return cache_dir() / (_stem(e) + Path(e.member).suffix)
+    ending = Path(e.member).suffix
+    return cache_dir() / (_stem(e) + (ending if ending[1:].isalnum() else ".bin"))  # a pattern's "*" names no file
 
 
 def _has(file: Path, size: int | None = None) -> bool:

@@ -51,6 +51,12 @@ def test_a_pattern_joins_all_that_match_in_sorted_order(shop):
     assert assets.path("tiny").suffix == ".md"
 
 
+def test_a_pattern_that_leaves_the_ending_open_makes_a_file_that_any_system_can_name(shop):
+    shop.offer(files={"tiny/a.param": b"P", "tiny/a.bin": b"B"}, member="tiny/a.*")
+    assert assets.path("tiny").read_bytes() == b"B\nP"
+    assert assets.path("tiny").suffix == ".bin"
+
+
 def test_nothing_that_was_fetched_is_run(shop, tmp_path):
     mark = tmp_path / "ran"
     trap = f"open({str(mark)!r}, 'w')\n".encode()
