@@ -16,13 +16,14 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 4e-3, tor
 
 @contextlib.contextmanager
 def hostile() -> Iterator[None]:
-    """New memory holds NaN, and an interpreted kernel that leaves its tensors is stopped."""
+    """New memory holds NaN (or huge whole numbers), and an interpreted kernel that leaves its tensors is stopped."""
     from labkit.kernel_lab import guard
 
     empty = torch.empty
 
     def poisoned(*args, **kwargs):
-        return empty(*args, **kwargs).fill_(torch.nan)
+        new = empty(*args, **kwargs)
+        return new.fill_(torch.nan if new.is_floating_point() else torch.iinfo(new.dtype).max)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setattr(torch, "empty", poisoned)

@@ -13,33 +13,37 @@ from .forms import Frozen, Unit
 
 Smooth = Literal["gate", "tangent"]
 
-ABOUT = """
-size dim numel stride ndimension element_size is_contiguous is_floating_point is_complex len get_device
-shape dtype device ndim is_cuda is_cpu is_meta layout itemsize requires_grad
-zeros_like ones_like full_like new_zeros new_ones new_full
-""".split()  # gives what does not depend on the numbers
-LINEAR = """
-neg mean sum clone contiguous flatten unflatten view view_as reshape permute transpose swapaxes movedim squeeze T mT
-unsqueeze expand expand_as repeat tile getitem chunk split tensor_split unbind narrow select index_select flip roll rot90
-unfold fold to float double type_as pixel_shuffle pixel_unshuffle channel_shuffle interpolate upsample
-avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-""".split()
-SUMS = "add radd iadd sub rsub isub".split()
-LISTS = "cat concat stack".split()
-LAYERS = (
-    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
-)  # (x, weight, bias, …)
-QUOTIENTS = "div itruediv truediv true_divide".split()
-PRODUCTS = ["mul", "rmul", "imul", "multiply", "matmul", "rmatmul", "mm", "bmm", "mv", "einsum", *QUOTIENTS, *LAYERS]
-DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
-POOLS = """
-max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-""".split()
-SMOOTH = "silu gelu sigmoid tanh softplus elu selu celu mish hardswish hardsigmoid logsigmoid softsign".split()
-NORMS = ["batch_norm", "instance_norm"]
+# gives what does not depend on the numbers
+ABOUT = {
+    "size", "dim", "numel", "stride", "ndimension", "element_size", "is_contiguous", "is_floating_point",
+    "is_complex", "len", "get_device", "shape", "dtype", "device", "ndim", "is_cuda", "is_cpu", "is_meta",
+    "layout", "itemsize", "requires_grad", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones",
+    "new_full",
+}  # fmt: skip
+LINEAR = {
+    "neg", "mean", "sum", "clone", "contiguous", "flatten", "unflatten", "view", "view_as", "reshape", "permute",
+    "transpose", "swapaxes", "movedim", "T", "mT", "squeeze", "unsqueeze", "expand", "expand_as", "repeat",
+    "tile", "getitem", "chunk", "split", "tensor_split", "unbind", "narrow", "select", "index_select", "flip",
+    "roll", "rot90", "unfold", "fold", "to", "float", "double", "type_as", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "interpolate", "upsample", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+}  # fmt: skip
+SUMS = {"add", "radd", "iadd", "sub", "rsub", "isub"}
+LISTS = {"cat", "concat", "stack"}
+LAYERS = {"linear", *(f"conv{turned}{n}d" for turned in ("", "_transpose") for n in (1, 2, 3))}  # (x, weight, bias, …)
+QUOTIENTS = {"div", "itruediv", "truediv", "true_divide"}
+PRODUCTS = {"mul", "rmul", "imul", "multiply", "matmul", "rmatmul", "mm", "bmm", "mv", "einsum"} | QUOTIENTS | LAYERS
+DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
+AFFINE = {*LINEAR, *SUMS, *LISTS, *PRODUCTS, "setitem", "pad"}
+POOLS = {f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)}
+SMOOTH = {
+    "silu", "gelu", "sigmoid", "tanh", "softplus", "elu", "selu", "celu", "mish", "hardswish", "hardsigmoid",
+    "logsigmoid", "softsign", "softmax",
+}  # fmt: skip
+NORMS = {"batch_norm", "instance_norm"}
 
 
-class Refused(TypeError):
+class Refused(ValueError):  # a TypeError would be swallowed by Python's operators
     """A network that has no linear interpreter here; the message names the call and says why."""
 
 
@@ -64,6 +68,8 @@ def count(x: Any) -> int:
 # ------------------------------------------------------------------ affine calls
 def is_affine(name: str, args: tuple, kwargs: dict) -> bool:
     """Whether it is an affine function of what is made from the input. Refuses what only looks so."""
+    if not args:
+        raise Refused(f"{name}: its arguments all have keywords, and here the first has to come without one")
     if name in PRODUCTS and count((args, kwargs)) > 1:
         raise Refused(f"{name}: two of its tensors are made from the input, and a product of two is not linear")
     if name in QUOTIENTS and not count(args[0]):
@@ -74,7 +80,7 @@ def is_affine(name: str, args: tuple, kwargs: dict) -> bool:
         if (_batch_norm_trains if name == "batch_norm" else _dropout_trains)(*args, **kwargs):
             raise Refused(f"{name}: the network is in training mode, where this is not affine: call net.eval() first")
         return True
-    return name in (*LINEAR, *SUMS, *LISTS, *PRODUCTS, "setitem", "pad")
+    return name in AFFINE
 
 
 def _batch_norm_trains(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> bool:
@@ -95,11 +101,13 @@ def linear_part(name: str, func: Callable) -> Callable:
         )
     if name in LISTS:
         return lambda tensors, *args, **kwargs: func([zero(x) for x in tensors], *args, **kwargs)
-    return {
-        "batch_norm": _batch_norm_scale,
-        "setitem": lambda x, at, value: func(x, at, zero(value)),
-        "pad": lambda x, pad, mode="constant", value=None: func(x, pad, mode),
-    }.get(name, func)
+    if name == "batch_norm":
+        return _batch_norm_scale
+    if name == "setitem":
+        return lambda x, at, value: func(x, at, zero(value))
+    if name == "pad":
+        return lambda x, pad, mode="constant", value=None: func(x, pad, mode)
+    return func
 
 
 def _batch_norm_scale(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5) -> Tensor:
@@ -117,9 +125,11 @@ def zero(x: Any) -> Any:
 def freeze(name: str, func: Callable, args: tuple, kwargs: dict, smooth: Smooth | None, piecewise: Unit) -> Frozen:
     """The unit as it is at its input, the first of args. Raises Refused for a call that is no unit known here."""
     z, *rest = args
+    if not isinstance(z, Followed) or count((rest, kwargs)):
+        raise Refused(f"{name}: another tensor than its first is made from the input, and no such unit is known here")
     z = z.detach().as_subclass(Tensor)
     if name in POOLS:
-        return _max_pool(name, z, *rest, **kwargs)
+        return forms.max_pool(z, getattr(F, name)(z, *rest, **{**kwargs, "return_indices": True})[1])
     if name == "instance_norm":
         return _instance_norm(z, *rest, **kwargs)
     # `inplace`, the only truth value that an elementwise unit takes, says nothing of what it is
@@ -127,7 +137,7 @@ def freeze(name: str, func: Callable, args: tuple, kwargs: dict, smooth: Smooth 
     kwargs = {k: x for k, x in kwargs.items() if k not in ("inplace", "_stacklevel")}
     if name in CORNERS:
         return piecewise(z, *CORNERS[name](*rest, **kwargs))
-    if name not in (*SMOOTH, "softmax"):
+    if name not in SMOOTH:
         raise Refused(
             f"{name}: it is called on what is made from the input, and is neither linear nor a unit known here; "
             "labkit.linear_interpreters.calls lists those that are"
@@ -160,12 +170,6 @@ def _number(x: Any, otherwise: float) -> float:
     return otherwise if x is None else x
 
 
-def _max_pool(name: str, z: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Frozen:
-    if return_indices:
-        raise Refused(f"{name}: with return_indices its places become numbers, which are not linear in the input")
-    return forms.max_pool(z, getattr(F, name)(z, *args, return_indices=True, **kwargs)[1])
-
-
 def _instance_norm(
     z, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
 ) -> Frozen:
@@ -173,7 +177,11 @@ def _instance_norm(
         raise Refused(
             "instance_norm: with running statistics it is a batch norm; use torch.nn.BatchNorm2d in eval mode"
         )
-    return forms.instance_norm(z, *(None if x is None else x.detach() for x in (weight, bias)), eps)
+    return forms.instance_norm(z, _value(weight), _value(bias), eps)
+
+
+def _value(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()
 
 
 def _softmax_dim(dim: int | None = None, dtype: Any = None) -> tuple[int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Frozen(NamedTuple):
-    """A frozen unit: linear(u), and affine(u) = linear(u) + offset, which is the unit itself at the z it was frozen at."""
+    """A frozen unit: linear(u), and affine(u) = linear(u) + offset, which at the z of its freezing is the unit."""
 
     linear: Callable[[Tensor], Tensor]
     affine: Callable[[Tensor], Tensor]
@@ -33,11 +33,11 @@ def piecewise(
     ReLU: below 0, low 0. Leaky ReLU: below its slope. PReLU: below a (c) tensor of slopes for z (b c …), or one number.
     ReLU6: high 6. Hardtanh: low -1, high 1.
     """
-    below = per_channel(below, z)
-    slope = torch.where(z <= low, below, (z < high).to(z.dtype))
+    below, one = per_channel(below, z), torch.ones_like(z)
+    slope = torch.where(z <= low, below, torch.where(z >= high, 0, one))
     if not low and math.isinf(high):
         return scaled(slope)
-    level = torch.where(z <= low, low - below * low, torch.where(z >= high, z.new_tensor(high), 0))
+    level = torch.where(z <= low, low - below * low, torch.where(z >= high, high * one, 0))
     return scaled(slope, level)
 
 
@@ -93,7 +93,7 @@ def max_pool(z: Float[Tensor, "b c *size"], indices: Tensor) -> Frozen:
     """Max-pooling as the selection that it made. indices: (b c *out), each a place in z's *size, flattened."""
 
     def linear(u: Tensor) -> Tensor:
-        chosen = for_each(indices, u)
+        chosen = for_each(indices, u).expand(len(u), *indices.shape[1:])
         return u.flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
 
     return Frozen(linear, linear)

@@ -3,48 +3,20 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from . import forms
-from .calls import ABOUT, Followed, Refused, Smooth, count, freeze, is_affine, linear_part, name_of, writes
+from .calls import Refused, Smooth, freeze, writes
+from .follow import follow
 from .forms import Frozen, Unit
+from .krylov import largest_singular
 
 Net = Callable[[Tensor], Tensor]
-
-
-class Follow(TorchFunctionMode):
-    """While it is on, every call on something made from the input is sorted: affine, or a unit and given to `unit`.
-
-    Modules, functions and methods, in place or not, all pass by here in the order in which the network calls them, so
-    that a module that is used twice is met twice.
-    """
-
-    def __init__(self, unit: Callable[[str, Callable, tuple, dict], Tensor], *, linear: bool = False):
-        super().__init__()
-        self.unit, self.linear, self.gradients = unit, linear, torch.is_grad_enabled()
-
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if not count((args, kwargs)):
-            return func(*args, **kwargs)
-        name = name_of(func)
-        if name in ABOUT:
-            about = func(*args, **kwargs)
-            return about.as_subclass(Tensor) if isinstance(about, Tensor) else about
-        if torch.is_grad_enabled() != self.gradients:
-            raise Refused(
-                f"{name}: the network turns gradients on or off around it (torch.no_grad, or an autograd.Function "
-                "with a backward of its own), so it cannot be followed backwards"
-            )
-        if is_affine(name, args, kwargs):
-            return (linear_part(name, func) if self.linear else func)(*args, **kwargs)
-        return self.unit(name, func, args, kwargs)
 
 
 class Step(NamedTuple):
@@ -70,6 +42,7 @@ class Verified(NamedTuple):
     affine: float  # A(u + v) − A(u) − A(v) + A(0) = 0
     linear: float  # F u = A(u) − A(0)
     transposed: float  # <g, F u> = <Fᵀ g, u>
+    apart: float  # A of u and v in one batch is A(u) and A(v)
 
 
 def interpret(net: Net, x: Float[Tensor, "b *in"], *, smooth: Smooth | None = None, piecewise: Unit = forms.piecewise):
@@ -93,8 +66,10 @@ def interpret(net: Net, x: Float[Tensor, "b *in"], *, smooth: Smooth | None = No
 class Interpreter:
     """A(u) = F u + r, which is net(u) where no unit decides otherwise than at x. Built by `interpret`.
 
-    Everywhere u: (n b *in) and g: (n b *out), for any n: b examples are interpreted at once, each by itself, and u and g
-    go round them. x: (b *in) and y = net(x): (b *out).
+    It keeps the units' decisions, and runs the network itself again for each answer: leave its weights as they are.
+
+    Everywhere u: (n b *in) and g: (n b *out), for any n: b examples are interpreted at once, each by itself, and those
+    of u and g go round them. x: (b *in) and y = net(x): (b *out).
     """
 
     def __init__(self, net: Net, x: Tensor, smooth: Smooth | None, piecewise: Unit):
@@ -107,7 +82,7 @@ class Interpreter:
             return func(*args, **kwargs)
 
         with torch.enable_grad():
-            self.y = self._run(x, Follow(note)).detach()
+            self.y = follow(net, x, note).detach()
 
     # ------------------------------------------------------------------ the map
     def __call__(self, u: Float[Tensor, "nb *in"]) -> Float[Tensor, "nb *out"]:
@@ -154,7 +129,7 @@ class Interpreter:
         made = []
         for units in torch.eye(of[0].numel(), dtype=of.dtype, device=of.device).split(chunk):
             batch = units.view(-1, 1, *of.shape[1:]).expand(-1, len(of), *of.shape[1:])
-            made.append(self._apart(to(batch.flatten(0, 1))).flatten(2))
+            made.append(rearrange(to(batch.flatten(0, 1)).flatten(1), "(n b) d -> n b d", b=len(of)))
         self._transposed = None
         return rearrange(torch.cat(made), "o b i -> b o i" if wide else "i b o -> b o i")
 
@@ -168,29 +143,19 @@ class Interpreter:
         if not 1 <= k <= min(outs, ins):
             raise ValueError(f"k: expected 1 to {min(outs, ins)}, the smaller side of F, got {k}")
         noise = torch.Generator().manual_seed(seed)
-        width = min(k + 4, min(outs, ins))
-        start = torch.randn(len(self.x), width, ins, generator=noise, dtype=self.x.dtype).to(self.x.device)
-        basis, rows, back = [], [], []
-        block = self._many(self.linear, start, self.x)
-        tolerance = torch.finfo(self.x.dtype).eps ** (2 / 3)
-        while True:
-            for _ in range(2):  # twice, since once is not exact
-                for known in basis:
-                    block = block - (block @ known.mT) @ known
-            basis.append(torch.linalg.qr(block.mT).Q.mT)
-            rows.append(self._many(self.transpose, basis[-1], self.y))  # Qᵀ F
-            back.append(self._many(self.linear, rows[-1], self.x))  # F Fᵀ Q
-            Q, QF, FFQ = (torch.cat(x, 1) for x in (basis, rows, back))
-            left, S, V = torch.linalg.svd(QF, full_matrices=False)
-            left, S, V = left[:, :, :k], S[:, :k], V[:, :k]
-            missing = left.mT @ FFQ - S[..., None] ** 2 * (left.mT @ Q)  # F Fᵀ u − s² u
-            if (missing.norm(dim=2) <= tolerance * S[:, :1] ** 2).all() or Q.shape[1] + width > min(outs, ins):
-                break
-            block = back[-1]
+        start = torch.randn(len(self.x), min(k + 4, outs, ins), ins, generator=noise, dtype=self.x.dtype)
+
+        def many(to: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+            def flat(vectors: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d2"]:
+                batch = rearrange(vectors, "b n d -> (n b) d").view(-1, *like.shape[1:])
+                return rearrange(to(batch).flatten(1), "(n b) d -> b n d", b=len(self.x))
+
+            return flat
+
+        F, Ft = many(self.linear, self.x), many(self.transpose, self.y)
+        U, S, V = largest_singular(F, Ft, start.to(self.x.device), k, min(outs, ins))
         self._transposed = None
-        U = left.mT @ Q
-        sign = V.gather(2, V.abs().argmax(2, keepdim=True)).sign()
-        return Singular((sign * U).view(-1, k, *self.y.shape[1:]), S, (sign * V).view(-1, k, *self.x.shape[1:]))
+        return Singular(U.view(-1, k, *self.y.shape[1:]), S, V.view(-1, k, *self.x.shape[1:]))
 
     @torch.no_grad()
     def verify(self, *, seed: int = 0) -> Verified:
@@ -204,13 +169,14 @@ class Interpreter:
             for like in (self.x, self.x, self.y)
         )
         A_u, A_v, A_uv, r = self(u), self(v), self(u + v), self.residual
-        F_u, F_x, y = self.linear(u), self.linear(self.x), self._plain()
+        F_u, F_x, y = self.linear(u), self.linear(self.x), self.net(self.x.clone())
         there, back = (g * F_u).flatten(1).sum(1), (self.transpose(g) * u).flatten(1).sum(1)
         found = Verified(
             exact=_relative(y, F_x + r),
             affine=_relative(A_uv + r, A_u + A_v),
             linear=_relative(F_u, A_u - r),
             transposed=float(((there - back).abs() / (g * F_u).flatten(1).norm(dim=1).clamp(min=1e-30)).max()),
+            apart=_relative(self(torch.cat([u, v])), torch.cat([A_u, A_v])),
         )
         limit = 1e-9 if self.x.dtype == torch.float64 else 1e-4
         for name, error in found._asdict().items():
@@ -222,20 +188,6 @@ class Interpreter:
         return found
 
     # ------------------------------------------------------------------ runs
-    def _run(self, x: Tensor, follow: "Follow") -> Tensor:
-        with follow:
-            y = self.net(x.clone().as_subclass(Followed))
-        if not isinstance(y, Followed):
-            raise Refused(
-                f"the network returns {type(y).__name__}: expected one tensor that torch calls made from its input "
-                "(TorchScript and NumPy cannot be followed)"
-            )
-        return y.as_subclass(Tensor)
-
-    def _plain(self) -> Tensor:
-        y = self.net(self.x.clone())
-        return y.detach()
-
     def _replay(self, u: Tensor, linear: bool) -> Tensor:
         self._check("u", u, self.x)
         left = iter(self.steps)
@@ -250,7 +202,7 @@ class Interpreter:
             y = frozen(z)
             return z.copy_(y) if writes(func, args, kwargs) else y
 
-        y = self._run(u, Follow(repeat, linear=linear))
+        y = follow(self.net, u, repeat, linear=linear)
         if next(left, None) is not None:
             raise Refused("the network made fewer calls than when it ran on x: its course depends on its input")
         return y
@@ -264,14 +216,6 @@ class Interpreter:
             wanted = ("n" if len(like) == 1 else f"{len(like)} n", *map(str, like.shape[1:]))
             raise ValueError(f"{name}: expected ({', '.join(wanted)}), got {tuple(given.shape)}")
 
-    def _apart(self, x: Tensor) -> Tensor:
-        return rearrange(x, "(n b) ... -> n b ...", b=len(self.x))
-
-    def _many(self, to: Callable[[Tensor], Tensor], vectors: Float[Tensor, "b n d"], like: Tensor) -> Tensor:
-        """`to` of each of n flat vectors of each example, flat again."""
-        out = to(rearrange(vectors, "b n d -> (n b) d").view(-1, *like.shape[1:]))
-        return rearrange(out.flatten(1), "(n b) d -> b n d", b=len(self.x))
-
 
 def _one_hot(like: Tensor, index: int | tuple[int, ...], name: str) -> Tensor:
     shape = like.shape[1:]
@@ -283,8 +227,8 @@ def _one_hot(like: Tensor, index: int | tuple[int, ...], name: str) -> Tensor:
         raise ValueError(
             f"{name}: expected one flat index below {math.prod(shape)} or one for each of {tuple(shape)}, got {index!r}"
         )
-    hot = torch.zeros_like(like)
-    (hot.view(len(hot), -1) if isinstance(index, int) else hot)[(slice(None), *place)] = 1
+    hot = torch.zeros_like(like, memory_format=torch.contiguous_format)
+    (hot.flatten(1) if isinstance(index, int) else hot)[(slice(None), *place)] = 1  # type: ignore[index]
     return hot
 
 
