@@ -18,7 +18,7 @@ ABOUT = {
     "size", "dim", "numel", "stride", "ndimension", "element_size", "is_contiguous", "is_floating_point",
     "is_complex", "len", "get_device", "shape", "dtype", "device", "ndim", "is_cuda", "is_cpu", "is_meta",
     "layout", "itemsize", "requires_grad", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones",
-    "new_full",
+    "new_full", "new_tensor",
 }  # fmt: skip
 LINEAR = {
     "neg", "mean", "sum", "clone", "contiguous", "flatten", "unflatten", "view", "view_as", "reshape", "permute",
@@ -65,11 +65,26 @@ def count(x: Any) -> int:
     return sum(isinstance(leaf, Followed) for leaf in tree_leaves(x))
 
 
+def is_constant(name: str, args: tuple) -> bool:
+    """Whether a call gives the same whatever the numbers of the input: its shape, or ones that are as large."""
+    return name in ABOUT or (name in LINEAR and not count(args[:1]))
+
+
+def writes(name: str, func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a call writes into its first argument."""
+    own = func.__name__
+    in_place = (own.endswith("_") and not own.startswith("__")) or own.startswith("__i") or name == "setitem"
+    asked = name not in (*POOLS, *NORMS, *AFFINE) and any(x is True for x in args)  # F.relu(x, True)
+    return in_place or asked or kwargs.get("inplace", False)
+
+
 # ------------------------------------------------------------------ affine calls
-def is_affine(name: str, args: tuple, kwargs: dict) -> bool:
+def is_affine(name: str, func: Callable, args: tuple, kwargs: dict) -> bool:
     """Whether it is an affine function of what is made from the input. Refuses what only looks so."""
     if not args:
         raise Refused(f"{name}: its arguments all have keywords, and here the first has to come without one")
+    if "out" in kwargs or (writes(name, func, args, kwargs) and not isinstance(args[0], Followed)):
+        raise Refused(f"{name}: it writes what is made from the input into another tensor, which cannot be followed")
     if name in PRODUCTS and count((args, kwargs)) > 1:
         raise Refused(f"{name}: two of its tensors are made from the input, and a product of two is not linear")
     if name in QUOTIENTS and not count(args[0]):
@@ -188,8 +203,3 @@ def _softmax_dim(dim: int | None = None, dtype: Any = None) -> tuple[int]:
     if dim is None or dtype is not None:
         raise Refused("softmax: say dim, and no dtype")
     return (dim,)
-
-
-def writes(func: Callable, args: tuple, kwargs: dict) -> bool:
-    """Whether an elementwise unit is called in place."""
-    return func.__name__.endswith("_") or kwargs.get("inplace", False) or any(x is True for x in args)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
-from .calls import ABOUT, Followed, Refused, count, is_affine, linear_part, name_of
+from .calls import Followed, Refused, count, is_affine, is_constant, linear_part, name_of
 
 
 class Follow(TorchFunctionMode):
@@ -26,17 +27,20 @@ class Follow(TorchFunctionMode):
         if not count((args, kwargs)):
             return func(*args, **kwargs)
         name = name_of(func)
-        if name in ABOUT:
-            about = func(*args, **kwargs)
-            return about.as_subclass(Tensor) if isinstance(about, Tensor) else about
+        if is_constant(name, args):
+            same = func(*args, **kwargs)
+            return same.as_subclass(Tensor) if isinstance(same, Tensor) else same
         if torch.is_grad_enabled() != self.gradients:
             raise Refused(
                 f"{name}: the network turns gradients on or off around it (torch.no_grad, or an autograd.Function "
                 "with a backward of its own), so it cannot be followed backwards"
             )
-        if is_affine(name, args, kwargs):
-            return (linear_part(name, func) if self.linear else func)(*args, **kwargs)
-        return self.unit(name, func, args, kwargs)
+        if not is_affine(name, func, args, kwargs):
+            return self.unit(name, func, args, kwargs)
+        y = (linear_part(name, func) if self.linear else func)(*args, **kwargs)
+        if any(isinstance(x, Tensor) and not x.is_floating_point() for x in tree_leaves(y)):
+            raise Refused(f"{name}: it rounds what is made from the input to whole numbers, which is not linear")
+        return y
 
 
 def follow(net: Callable[[Tensor], Tensor], x: Tensor, unit: Callable, *, linear: bool = False) -> Tensor:

@@ -68,8 +68,9 @@ def gate(f: Callable[[Tensor], Tensor], z: Float[Tensor, "b *shape"]) -> Frozen:
 
     For SiLU the slope is σ(z), for GELU Φ(z), and the offset 0: the mask that multiplies z.
     """
-    start = f(torch.zeros_like(z))
-    slope = torch.where(z == 0, tangent(f, torch.zeros_like(z)).linear(torch.ones_like(z)), (f(z) - start) / z)
+    start, near = f(torch.zeros_like(z)), z.abs() < torch.finfo(z.dtype).eps ** (1 / 3)
+    middle = tangent(f, z / 2).linear(torch.ones_like(z))  # where a difference of f is rounding, nearly the same slope
+    slope = torch.where(near, middle, (f(z) - start) / z)
     return scaled(slope, start if start.any() else None)
 
 

@@ -200,7 +200,7 @@ class Interpreter:
                 )
             frozen = step.frozen.linear if linear else step.frozen.affine
             y = frozen(z)
-            return z.copy_(y) if writes(func, args, kwargs) else y
+            return z.copy_(y) if writes(name, func, args, kwargs) else y
 
         y = follow(self.net, u, repeat, linear=linear)
         if next(left, None) is not None:
