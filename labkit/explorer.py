@@ -72,6 +72,29 @@ class Explorer(w.VBox):
         return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/plain": self._summary}
 
 
+def pick(explorer: Explorer, trace: int, **axes: str) -> None:
+    """A click on a point of the trace of that number sets controls: pick(e, 0, x="column", y="row").
+
+    Each takes the point's x or y, rounded to its step and clipped to its range; the picture is redrawn once.
+    """
+    for name in axes.values():
+        if not hasattr(explorer.controls[name], "step"):
+            raise ValueError(f"{name}: expected a slider, which has a range and a step")
+
+    def clicked(_trace: Any, points: Any, _state: Any) -> None:
+        found = {explorer.controls[name]: getattr(points, f"{axis}s") for axis, name in axes.items()}
+        if not all(found.values()):
+            return
+        for control, (at, *_) in found.items():
+            control.unobserve(explorer.redraw, "value")
+            whole = control.min + round((at - control.min) / control.step) * control.step
+            control.value = min(max(whole, control.min), control.max)
+            control.observe(explorer.redraw, "value")
+        explorer.redraw()
+
+    explorer.live.data[trace].on_click(clicked)
+
+
 def slider(label: str, value: float, low: float, high: float, step: float = 1) -> w.ValueWidget:
     """A slider over low … high that redraws while it moves; integers if all are integers."""
     whole = all(isinstance(x, int) for x in (value, low, high, step))

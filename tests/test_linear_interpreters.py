@@ -1,6 +1,7 @@
 """Linear interpreters: exact at x, affine everywhere, transposed right, on every unit; what is not known is refused."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from labkit.linear_interpreters import Refused, forms, interpret
+from labkit import vision
+from labkit.linear_interpreters import Refused, forms, interpret, upscaling
 from labkit.linear_interpreters.krylov import largest_singular
+from labkit.pictures import picture
 
 EXACT = 1e-9
 
@@ -325,7 +328,7 @@ def test_they_are_for_any_matrix_of_low_rank_or_with_equal_values_too(outs, ins,
     values = torch.ones(rank).double() if equal else normal(rank, seed=seed).abs()
     M, k = (left * values) @ right.mT, max(1, rank // 2)
     start = normal(1, min(k + 4, outs, ins), ins, seed=seed + 5)
-    U, S, V = largest_singular(lambda x: x @ M.mT, lambda x: x @ M, start, k, min(outs, ins))
+    U, S, V = largest_singular(lambda x: x @ M.mT, lambda x: x @ M, start, k, min(outs, ins), 1e-11)
     torch.testing.assert_close(S[0], torch.linalg.svdvals(M)[:k], atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(V @ M.mT, S[..., None] * U, atol=1e-5, rtol=0)
 
@@ -481,3 +484,36 @@ def test_a_place_can_be_named_along_each_axis():
     assert torch.equal(interp.row((1, 2, 0)), interp.row(1 * 12 + 2 * 3 + 0))
     assert torch.equal(interp.column((1, 2, 4)), interp.column(1 * 30 + 2 * 5 + 4))
     assert math.prod(interp.y.shape[1:]) == 36
+
+
+# ------------------------------------------------------------------ the networks of the lesson
+REAL = {
+    "EfficientNet-Lite0": lambda: (vision.classifier(), vision.classifier_input(picture("chelsea"))),
+    "waifu2x": lambda: (vision.upscaler(), picture("coffee")[None, :, 100:124, 200:220] / 255),
+    "small": lambda: (upscaling.untrained(), upscaling.pair("camera")[0][..., 60:84, 100:120]),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_networks_are_exact_in_both_precisions(name, record_property):
+    net, x = REAL[name]()
+    single = max(interpret(net, x).verify())
+    double = max(interpret(net.double(), x.double()).verify())
+    record_property(f"{name}, largest relative error", f"float32 {single:.0e}, float64 {double:.0e}")
+    assert single < 1e-4 and double < 1e-9
+
+
+def test_a_row_of_a_real_network_is_the_gradient_of_its_output():
+    net, x = REAL["EfficientNet-Lite0"]()
+    z = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(net(z)[0, 285], z)
+    row = interpret(net, x).row(285)
+    assert (row - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_the_whole_matrix_of_a_patch_takes_less_than_two_seconds():
+    interp = interpret(upscaling.untrained(), upscaling.pair("camera")[0][..., 60:84, 100:124])
+    interp.matrix()
+    began = time.process_time()
+    assert interp.matrix().shape == (1, 48 * 48, 24 * 24)
+    assert time.process_time() - began < 2

@@ -134,9 +134,10 @@ class Interpreter:
         return rearrange(torch.cat(made), "o b i -> b o i" if wide else "i b o -> b o i")
 
     @torch.no_grad()
-    def singular(self, k: int, *, seed: int = 0) -> Singular:
+    def singular(self, k: int, *, tolerance: float | None = None, seed: int = 0) -> Singular:
         """The k largest singular values of F and their vectors, by products with F and Fᵀ alone (block Krylov).
 
+        tolerance: how large |F Fᵀ u − s² u| may be left, as a share of the largest s²; None: what the dtype can give.
         Vectors of equal values are any basis of what they span; signs are such that V's largest entry is positive.
         """
         outs, ins = self.y[0].numel(), self.x[0].numel()
@@ -153,7 +154,8 @@ class Interpreter:
             return flat
 
         F, Ft = many(self.linear, self.x), many(self.transpose, self.y)
-        U, S, V = largest_singular(F, Ft, start.to(self.x.device), k, min(outs, ins))
+        tolerance = torch.finfo(self.x.dtype).eps ** (2 / 3) if tolerance is None else tolerance
+        U, S, V = largest_singular(F, Ft, start.to(self.x.device), k, min(outs, ins), tolerance)
         self._transposed = None
         return Singular(U.view(-1, k, *self.y.shape[1:]), S, V.view(-1, k, *self.x.shape[1:]))
 

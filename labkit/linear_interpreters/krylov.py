@@ -10,15 +10,15 @@ Product = Callable[[Tensor], Tensor]
 
 
 def largest_singular(
-    F: Product, Ft: Product, start: Float[Tensor, "b w ins"], k: int, rank: int
+    F: Product, Ft: Product, start: Float[Tensor, "b w ins"], k: int, rank: int, tolerance: float
 ) -> tuple[Float[Tensor, "b k outs"], Float[Tensor, "b k"], Float[Tensor, "b k ins"]]:
     """(U, S, V) with F v = s u, for b matrices at once, whose smaller side is `rank`.
 
     F: (b n ins) -> (b n outs) applies a matrix to n vectors, Ft its transpose; start: w >= k vectors to begin with.
-    Goes on until |F Fᵀ u − s² u| <= ε^⅔ s₁², ε that of the dtype. Each vector of V has its largest entry positive.
+    Goes on until |F Fᵀ u − s² u| <= tolerance · s₁² for all k. Each vector of V has its largest entry positive.
     """
     basis, rows, back = list[Tensor](), list[Tensor](), list[Tensor]()
-    block, tolerance = F(start), torch.finfo(start.dtype).eps ** (2 / 3)
+    block = F(start)
     while True:
         for _ in range(2):  # what is left of a block that brings nothing new is noise, of any direction
             for known in basis:

@@ -1,7 +1,7 @@
 """The exercises of the lesson on linear interpreters, in its order: what is asked, the answer, and how one gets it wrong."""
 
 from .columns import COLUMNS
-from .kernel import REPLAY
+from .kernel import REPLAY_GATES
 from .layers import TWO_LAYERS
 from .norm import NORM_AS
 from .pool import POOL_AS
@@ -13,12 +13,12 @@ from .votes import VOTE_MAP
 EXERCISES = (
     FREEZE_RELU,
     TWO_LAYERS,
-    FREEZE_RELU6,
     COLUMNS,
-    VOTE_MAP,
     USED_TWICE,
+    FREEZE_RELU6,
     POOL_AS,
     NORM_AS,
+    VOTE_MAP,
     SMOOTH_UNIT,
-    REPLAY,
+    REPLAY_GATES,
 )

@@ -10,7 +10,7 @@ from labkit.course import Exercise, Mistake, call, launched
 tl: Any = kernels.need()[1] if kernels.WHERE != "nowhere" else None
 
 
-def replay(u, pieces, y, n, below, high, BLOCK: "tl.constexpr"):
+def replay_gates(u, pieces, y, n, below, high, BLOCK: "tl.constexpr"):
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     U = tl.load(u + e, mask=e < n, other=0.0)
     word = tl.load(pieces + e // 16, mask=e < n, other=0)
@@ -183,9 +183,9 @@ def replay_probes(seed):
     return drawn
 
 
-REPLAY = Exercise(
-    id="linear_interpreters.replay",
-    reference=replay,
+REPLAY_GATES = Exercise(
+    id="linear_interpreters.replay_gates",
+    reference=replay_gates,
     through=launched(launch_replay),
     alternatives=[replay_by_pointers],
     probes=replay_probes,
