@@ -135,7 +135,8 @@ began = time.process_time()
 small = upscaling.trained()
 print(f"trained in {time.process_time() - began:.1f} s of CPU")
 gains = upscaling.gains(small)
-print("dB above bicubic, pictures it never saw:", {name: round(dB, 2) for name, dB in gains.items()})
+print("dB above bicubic, on pictures it never saw:",
+      ", ".join(f"{name.partition('_')[0]} {dB:.1f}" for name, dB in gains.items()))
 
 # %%
 print(small.layers)
@@ -335,7 +336,7 @@ check("linear_interpreters.norm_as")
 # ## Classification: who votes?
 #
 # Back to the cat, now with an $r$ that is no difference. All 1,000 classes at once, for four photographs: the network's
-# choice, its logit in two parts, and how well each part, *alone*, goes along with the logits of all classes.
+# choice, its logit $F x + r$, and how well each of the two parts, *alone*, goes along with the logits of all classes.
 
 # %%
 shown = {name: interpret(net, vision.classifier_input(picture(name)))
@@ -344,9 +345,8 @@ seen, said = {}, {}  # F x and r of the 1,000 classes
 for name, A in shown.items():
     c, seen[name], said[name] = A.y[0].argmax(), A.linear(A.x)[0], A.residual[0]
     along = torch.corrcoef(torch.stack([A.y[0], seen[name], said[name]]))[0]
-    print(f"{name:16} {names[c]:13} {A.y[0, c]:5.2f} = {seen[name][c]:5.2f} + {said[name][c]:5.2f}; "
-          f"correlation with all logits: F x {along[1]:5.2f}, r {along[2]:.2f}; "
-          f"r alone says {names[said[name].argmax()]}")
+    print(f"{names[c]:13} {A.y[0, c]:5.2f} = {seen[name][c]:5.2f} + {said[name][c]:5.2f}; correlation "
+          f"of F x {along[1]:5.2f}, of r {along[2]:.2f}; r alone: {names[said[name].argmax()]}")
 
 # %% [markdown]
 # On the cat and the coffee, $r$ alone is almost the verdict; on the man with the camera it is not, and the pixels give
@@ -367,9 +367,10 @@ for A in shown.values():
 # the *pixels* of another. Whose class does it name?
 
 # %%
+print("gates of ↓, pixels of →  " + "".join(f"{name.partition('_')[0]:15}" for name in shown))
 for gates, A in shown.items():
-    told = [f"{pixels}: {names[A(other.x)[0].argmax()]}" for pixels, other in shown.items()]
-    print(f"gates of {gates:16} and pixels of " + ", ".join(told))
+    told = [f"{names[A(other.x)[0].argmax()]:15}" for other in shown.values()]
+    print(f"{gates.partition('_')[0]:25}" + "".join(told).rstrip())
 
 # %%
 by_gates = by_pixels = 0
@@ -519,11 +520,11 @@ sizes = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 wrong = {"classifier, cat": measures.radius(shown["chelsea"], sizes, draws=2)[:, 0].tolist(),
          "small ×2, edge": measures.radius(interpret(small, patches["an edge"]), sizes)[:, 0].tolist(),
          "small ×2, flat": measures.radius(interpret(small, patches["flat"]), sizes)[:, 0].tolist()}
-lines(wrong, [f"{size:g}" for size in sizes], title="How wrong is the interpreter beside x?",
-      x_title="size of the noise, as a share of x", y_title="its error / the change")
+lines(wrong, [f"{size:g} of x" for size in sizes], title="How wrong is the interpreter beside x?",
+      x_title="size of the noise", y_title="its error / the change")
 
 # %%
-print("at one per cent of noise, of the change the interpreter gets wrong: "
+print("with 1 % of noise, the interpreter misses of the change: "
       + ", ".join(f"{name} {ratio[2]:.0%}" for name, ratio in wrong.items()))
 
 # %% [markdown]
