@@ -9,6 +9,8 @@ Language Models" (arXiv 2403.19521).
     prompts.logits(swap_heads(prompts, ["L23H4"], donors), zero("M29"))   what comes next, after all that
 """
 
+from typing import Any
+
 from .batch import Edits, Prompts, combine
 from .decompose import R2, Decomposition, causal_coefficient, decompose_mlp, held_out_r2, mlp, r2
 from .edits import knock_out_attention, nll, scale, swap, swap_heads, zero
@@ -51,3 +53,12 @@ __all__ = [
     "swap_heads",
     "zero",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What draws loads plotly, so it loads only when asked for."""
+    if name in ("explore", "explore_mlp"):
+        from . import explorer
+
+        return getattr(explorer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
