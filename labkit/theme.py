@@ -16,6 +16,11 @@ import plotly.io as pio
 
 INK, GRID = "#768390", "rgba(128,128,128,.22)"  # mid grey: readable on JupyterLab's white and on its black
 BLUE, ORANGE, TEAL, PINK, FAINT = "#2563eb", "#d97706", "#0d9488", "#be185d", "rgba(128,128,128,.35)"
+RED, _STOPS = "rgb(229,56,84)", [n / 10 for n in range(11)]
+# Around 0: red −, blue +, and 0 is the page's own white or black. The colour grows as |w|^(2/3), so that a twentieth of
+# the largest is still seen.
+SIGNED = [[(1 - v**1.5) / 2, f"rgba(229,56,84,{v})"] for v in _STOPS[::-1]]
+SIGNED += [[(1 + v**1.5) / 2, f"rgba(59,126,246,{v})"] for v in _STOPS[1:]]
 SEQUENTIAL = ["#f7fbff", "#d0e1f2", "#94c4df", "#4a98c9", "#1764ab", "#08306b"]
 WIDTH = 760  # px: what JupyterLab's output area holds at a 1180 px window
 

@@ -143,6 +143,17 @@ def test_extreme_logits_neither_overflow_nor_vanish(form, size):
 
 
 @FORMS
+def test_gradients_stay_finite_where_every_logit_is_very_negative(form):
+    """A token beyond the vocabulary has a logit of 0, which is e^1000 times the others' share."""
+    x, gain, W, ids = inputs(5, 20, 50, 2)
+    x, W = x.abs().add(1).requires_grad_(), W - 100
+    out, wanted = form(x, gain, W, ids), definition(x, gain, W, ids)
+    assert wanted[4].max() < -1000
+    (got,), (exact,) = (gradients(o[0].sum(), (x,)) for o in (out, wanted))
+    assert worst(got, exact) < 1e4 * TOLERANCE[EXACT]
+
+
+@FORMS
 def test_what_ties_with_a_chosen_token_is_not_above_it(form):
     """x of ±1 and an epsilon of 0 make every logit a whole number, which any order of summation finds."""
     draw = torch.Generator().manual_seed(0)

@@ -21,8 +21,9 @@ from labkit.linear_interpreters.explorer import (
     interpreter_figure,
     network,
 )
-from labkit.linear_interpreters.figures import SIGNED, flips_figure, pictures_figure, split_figure
+from labkit.linear_interpreters.figures import flips_figure, pictures_figure, split_figure
 from labkit.pictures import picture
+from labkit.theme import SIGNED
 
 PICTURE, ROW, COLUMN, FLIPS = 0, 1, 2, 7  # traces of the explorer
 UPSCALERS = [SMALL, LARGE]

@@ -8,13 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from labkit.charts import lines
-from labkit.theme import BLUE, FAINT, INK, ORANGE, Figure, grid, token
+from labkit.theme import BLUE, FAINT, INK, ORANGE, RED, SIGNED, Figure, grid, token
 
-# Red −, blue +, and 0 is the page's own white or black; the colour grows as |w|^(2/3), so that a twentieth of the
-# largest is still seen.
-RED, STOPS = "rgb(229,56,84)", [n / 10 for n in range(11)]
-SIGNED = [[(1 - v**1.5) / 2, f"rgba(229,56,84,{v})"] for v in STOPS[::-1]]
-SIGNED += [[(1 + v**1.5) / 2, f"rgba(59,126,246,{v})"] for v in STOPS[1:]]
 RANKS = [[n / 10, f"rgba(37,99,235,{n / 10:.1f})"] for n in range(11)]  # full: first; the page itself: nowhere
 POWERS = dict(tickvals=[0, -1, -2, -3, -4], ticktext=["first", "10", "100", "1000", "10⁴"])
 MAP = dict(showgrid=False, ticks="", showline=True, mirror=True, fixedrange=True)

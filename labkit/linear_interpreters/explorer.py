@@ -15,10 +15,10 @@ from torch import Tensor
 from labkit import vision
 from labkit.explorer import Explorer, choice, pick, slider
 from labkit.pictures import picture
-from labkit.theme import BLUE, INK, ORANGE, WIDTH, Figure, grid
+from labkit.theme import BLUE, INK, ORANGE, RED, WIDTH, Figure, grid
 
 from . import upscaling
-from .figures import FRAME, RED, SCALE, flips, largest, signed
+from .figures import FRAME, SCALE, flips, largest, signed
 from .interpreter import Interpreter, interpret
 from .measures import flipped
 

@@ -13,13 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from labkit.theme import BLUE, INK, ORANGE, WIDTH, Figure, grid
+from labkit.theme import BLUE, INK, ORANGE, SIGNED, WIDTH, Figure, grid
 
-# Red −, blue +, and at 0 nothing: zero is the page's own white or black. The colour grows as |w|^(2/3), so
-# that a twentieth of the largest is still seen.
-RED, STOPS = "rgb(229,56,84)", [n / 10 for n in range(11)]
-SIGNED = [[(1 - v**1.5) / 2, f"rgba(229,56,84,{v})"] for v in STOPS[::-1]]
-SIGNED += [[(1 + v**1.5) / 2, f"rgba(59,126,246,{v})"] for v in STOPS[1:]]
 SCALE = "red − to blue +"
 GAP, WIDEST, MOST = 22, 230, 4  # px between maps and of a map at most; maps in a line at most
 LETTER, LINE = 6.6, 17  # px: of a letter of a caption on the average, and of a line
