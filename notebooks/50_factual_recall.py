@@ -63,7 +63,7 @@ for name in ("plain", "government", "possessive", "answer"):
     p = world[name].logits().softmax(-1)
     right = (p.argmax(-1) == capitals).sum()
     said = lm.decode(p.argmax(-1).mode().values)
-    print(f"{TEMPLATES[name]!r:78} {right:2} of 88, most often {said!r}")
+    print(f"{TEMPLATES[name]!r:64} {right:2} of 88, most often {said!r}")
 
 # %% [markdown]
 # The last two are traps. "France's capital is" puts the topic at token 0, and token 0 is this model's attention sink
@@ -154,7 +154,10 @@ check("factual_recall.direction")
 # %% tags=["exercise"]
 @exercise("factual_recall.attribute")  # difficulty 3/5 · 8 min · about 2 lines
 def attribute(parts, x, gain, w, eps):
-    """parts (n d) that sum to the final stream x (d), gain (d), w (d) -> (n): shares of x's logit along w."""
+    """parts (n d) that sum to x (d), gain (d), w (d) -> (n): each part's share of the logit along w.
+
+    The shares sum to that logit: the scale of the norm is that of x.
+    """
     raise Todo
 
 
@@ -171,10 +174,10 @@ print("301 components sum to the stream to 1e-3:",
       bool((parts.vectors.sum(1) - run["final"]).abs().max() < 1e-3),
       "· their shares to the logit to 1e-3:", bool((shares.sum(1) - logit).abs().max() < 1e-3))
 figures.attribution_figure(recall.by_block(lm, shares).mean(0),
-                           title="Which head and which MLP raise the answer over the mean token?")
+                           title="Who raises the answer over the mean token?")
 
 # %%
-def top(values, n=5):
+def top(values, n=4):
     """The largest and the smallest components by name."""
     order = values.argsort(descending=True).tolist()
     return ", ".join(f"{parts.names[i]} {values[i]:+.2f}" for i in [*order[:n], *order[-2:]])
@@ -263,7 +266,7 @@ print("your swap is the library's:",
 # %%
 elsewhere, turned = world["government"], torch.arange(88).roll(1)
 theirs = elsewhere.logits().argmax(-1)
-right = theirs == capitals
+right = (theirs == capitals) & (theirs == capitals)[turned]  # it knows both
 for name, heads in sets.items():
     best = elsewhere.logits(recall.swap_heads(elsewhere, heads, turned)).argmax(-1)
     print(f"government, {name:22} own {(best == capitals)[right].float().mean():.2f}, "
@@ -283,7 +286,9 @@ for name, heads in sets.items():
 # %% tags=["exercise"]
 @exercise("factual_recall.knock_out")  # difficulty 3/5 · 6 min · about 3 lines
 def knock_out(scores, last, topic):
-    """scores (h t t), causal -> pattern (h t t): token `last` no longer sees the tokens of the mask topic (t)."""
+    """scores (h t t), −inf above the diagonal; last, a row; topic (t), true at its tokens
+    -> pattern (h t t): token `last` no longer sees the topic, and rows still sum to 1.
+    """
     raise Todo
 
 
@@ -301,9 +306,15 @@ for blocks in windows:
 reveal("factual_recall.block", float(min(("22", "23", "24"), key=kept.get)))
 figures.knock_out_figure(kept, title="How many are right, with the country out of sight in a block?")
 
+# %%
+best = elsewhere.logits(recall.knock_out_attention(elsewhere, layers=range(20, 25))).argmax(-1)
+resists = (best == capitals)[theirs == capitals].float().mean().item()
+print(f"'The government of …', blocks 20 to 24: {resists:.0%} of those known are still right")
+
 # %% [markdown]
 # Block 23, and nowhere else: without that one look, nobody is right. (The dip at 10 to 14 says that something useful
-# is taken over there too.)
+# is taken over there too.) With the other template it is different again: words after the country, such as "its
+# capital city", have taken the topic over before, and the last token can get it from them.
 #
 # ## Step 2: does the MLP amplify and erase?
 #
@@ -489,12 +500,13 @@ outcome |= {f"{head} × 0, at random": report(recall.zero(head)) for head in ran
 for name, (p, right) in outcome.items():
     print(f"{name:22} P(answer) {p:.3f}, right {right} of {3 * len(odd)}")
 cost = recall.nll(lm, prose, recall.zero(chosen)) - base
-print(f"cost of {chosen} × 0 on prose: {cost:+.3f} nats")
+cooler = torch.nn.functional.cross_entropy(lm(prose[None, :-1])[0] / 0.95, prose[1:]).item() - base
+print(f"cost on prose: {chosen} × 0 {cost:+.3f} nats, temperature 0.95 {cooler:+.3f}")
 
 # %% [markdown]
-# A little is gained on countries that had no say in the choice, more than by random heads, and for a cost that is near
-# that of the temperature, which can change no answer. It is thin: a handful of answers. A better prompt does more than
-# any surgery: look again at the first table.
+# A little is gained on countries that had no say in the choice, and more than by random heads or by the temperature,
+# which can change no answer. It is thin: a handful of answers, and other prose may give another cost. A better prompt
+# does more than any surgery: look again at the first table.
 #
 # ## Play
 #
