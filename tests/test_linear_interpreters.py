@@ -46,6 +46,10 @@ UNITS = {
     "prelu": (lambda z: F.prelu(z, normal(4, seed=2)), forms.piecewise(SIGNS, normal(4, seed=2))),
     "relu6": (F.relu6, forms.piecewise(SIGNS, 0.0, 0.0, 6.0)),
     "hardtanh": (lambda z: F.hardtanh(z, -1.5, 2), forms.piecewise(SIGNS, 0.0, -1.5, 2.0)),
+    "all that there is": (
+        lambda z: torch.where(z <= -0.5, 0.3 * (z + 0.5) - 0.5, z.clamp(max=2.0)),
+        forms.piecewise(SIGNS, 0.3, -0.5, 2.0),
+    ),
     "silu as tangent": (F.silu, forms.tangent(F.silu, SIGNS)),
     "silu as gate": (F.silu, forms.gate(F.silu, SIGNS)),
     "sigmoid as gate": (torch.sigmoid, forms.gate(torch.sigmoid, SIGNS)),
@@ -117,11 +121,11 @@ class Reused(nn.Module):
         self.conv, self.relu, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm2d(2)
 
     def forward(self, x):
-        h = self.relu(self.norm(self.conv(x)))
+        h = self.relu(self.norm(self.conv(x)) + 4)
         h = self.relu(self.conv(h) - 0.3)
         h = F.relu(self.conv(h), inplace=True) + self.conv(h).relu_()
         h += torch.relu(1 - h) / 2
-        return torch.clamp(h.abs(), 0.1, 1.5)
+        return torch.clamp(h.abs(), 0.01, 50)
 
 
 class Places(nn.Module):
@@ -131,9 +135,18 @@ class Places(nn.Module):
         h = abs(x) + x
         h = F.instance_norm(h, None, None, torch.ones(2).double(), torch.ones(2).double(), True) + h
         h = F.max_pool2d(h, 3, 2, 0, 1, True) + F.max_pool2d(h, 3, 2, ceil_mode=True)
-        h[:, :1].relu_()
-        h = h.clamp(min=-0.4).clamp(max=0.6) + torch.ones(1, 1, 1, 1).double().expand_as(h) + h.new_tensor(2.0)
-        return torch.add(h, torch.ones(()).double().type_as(h), alpha=3) - F.leaky_relu(h, 0.3, True)
+        h = h - h.new_tensor(9.0)
+        h[:, :1].relu_()  # writes into a part of h
+        h = h.clamp(min=-1.2).clamp(max=1.5) + torch.ones(1, 1, 1, 1).double().expand_as(h) + h.new_tensor(2.0)
+        return torch.add(h, torch.ones(()).double().type_as(h), alpha=3) + F.leaky_relu(h - 3, 0.3, True)
+
+
+class Left(nn.Module):
+    """Operators whose first operand is no part of what is followed."""
+
+    def forward(self, x):
+        weight = normal(5, x.shape[2], seed=8).to(x.dtype)
+        return (1.5 - (weight @ x).relu()) + 0.5 * x[:, :, :5]
 
 
 class Bits(nn.Module):
@@ -175,6 +188,7 @@ NETS = {
     "a U-net": unet,
     "in place or not": Places,
     "upsampling and shuffling": lambda: nn.Sequential(nn.Conv2d(2, 8, 1), nn.ReLU(), nn.PixelShuffle(2), nn.Upsample(scale_factor=2, mode="bicubic"), nn.Dropout(0.5), nn.LeakyReLU(), nn.PixelUnshuffle(2)),
+    "a constant from the left": lambda: Left(),
     "all that is linear": lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten()),
     "nothing": nn.Identity,
 }  # fmt: skip
@@ -191,6 +205,7 @@ def test_a_network_is_its_interpreter_at_x(name, shape):
     net, x = trained(NETS[name]()), normal(*shape, seed=1)
     interp = interpret(net, x)
     check(interp, net)
+    assert (interp.matrix().abs().amax((1, 2)) > 1e-3).all(), "a network that is level at x shows nothing"
     g = normal(*interp.y.shape, seed=2)
     if name not in ("a U-net", "in place or not"):  # whose instance norms keep their statistics
         z = x.clone().requires_grad_()
