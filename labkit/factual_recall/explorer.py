@@ -1,7 +1,7 @@
 """Two explorers: who writes the answer to a learner's prompt, and an MLP as the sum that a regression says it is."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ def explore(lm: LanguageModel, prompt: str = PROMPT, donor: str = DONOR) -> Expl
         part=slider(f"head ({lm.config.n_heads}: MLP)", 4, 0, lm.config.n_heads),
         do=choice("do", SWAP, [LEAVE, SWAP, ZERO]),
     )
-    explorer = Explorer(lambda **values: recall_figure(lm, **values), controls)
+    explorer = Explorer(lru_cache(maxsize=64)(partial(recall_figure, lm)), controls)  # a step back costs no drawing
     pick(explorer, 1, x="part", y="block")
     return explorer
 
