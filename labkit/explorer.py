@@ -6,6 +6,7 @@ function over the corners of the controls; the page only ever sees what it retur
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -29,7 +30,8 @@ class Explorer(w.VBox):
     """
 
     def __init__(self, figure: Callable[..., Figure], controls: Mapping[str, w.ValueWidget]):
-        self.figure, self.controls = figure, dict(controls)
+        self.figure = lru_cache(maxsize=64)(figure)  # it is pure, so a step back costs no drawing
+        self.controls = dict(controls)
         first = self.picture()
         self.live = LiveFigure(first)
         self._summary = first.summary

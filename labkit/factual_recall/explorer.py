@@ -38,7 +38,7 @@ def explore(lm: LanguageModel, prompt: str = PROMPT, donor: str = DONOR) -> Expl
         part=slider(f"head ({lm.config.n_heads}: MLP)", 4, 0, lm.config.n_heads),
         do=choice("do", SWAP, [LEAVE, SWAP, ZERO]),
     )
-    explorer = Explorer(lru_cache(maxsize=64)(partial(recall_figure, lm)), controls)  # a step back costs no drawing
+    explorer = Explorer(partial(recall_figure, lm), controls)
     pick(explorer, 1, x="part", y="block")
     return explorer
 
