@@ -41,10 +41,11 @@ from labkit.pictures import picture
 # %% [markdown]
 # ## Predict
 #
-# EfficientNet-Lite0 is a classifier of 4.7 million numbers, trained on ImageNet. It looks at a photograph of a cat, and
-# its logit for *Egyptian cat* is 9.03. All its non-linear units are ReLU6, and so, around this very picture $x$, the
-# logit is exactly a weighted sum of the pixels plus a constant: $9.03 = \sum_i F_i x_i + r$. **How much of the 9.03 is
-# the weighted sum of the pixels?** Put a number in place of `None`. (A pixel's numbers go from about −1, black, to 1.)
+# EfficientNet-Lite0 is a classifier of 4.7 million numbers, trained on ImageNet. It looks at a photograph of a cat,
+# and its logit for *Egyptian cat* is 9.03. All its non-linear units are ReLU6, and so, around this very picture $x$,
+# the logit is exactly a weighted sum of the pixels plus a constant: $9.03 = \sum_i F_i x_i + r$. **How much of the
+# 9.03 is the weighted sum of the pixels?** Put a number in place of `None`. (A pixel's numbers go from about −1,
+# black, to 1.)
 
 # %%
 predict("linear_interpreters.pixels", "what the weighted pixels give to the cat's 9.03", None)
@@ -66,15 +67,16 @@ reveal("linear_interpreters.pixels", parts["Egyptian cat"][0])
 figures.split_figure(parts)
 
 # %% [markdown]
-# The pixels themselves, with their weights, give next to nothing. It is all in $r$: a constant, which is there when the
-# picture is black out. So does the network not look? It does, but elsewhere: the picture sets the *switches*, and these
-# decide which of the network's biases get through. In this lesson you take a network apart in this way, without any
-# "what is left over": first a ReLU, then real networks, each checked against itself.
+# The pixels themselves, with their weights, give next to nothing. It is all in $r$: a constant, which would stay the
+# same whatever the pixels were, as long as the switches stayed. So does the network not look? It does, but elsewhere:
+# the picture sets the *switches*, and these decide which of the network's biases get through. In this lesson you take
+# a network apart in this way, without any "what is left over": first a ReLU, then real networks, each checked against
+# itself.
 #
 # ## One ReLU: a mask, then nothing but matrices
 #
-# $\operatorname{relu}(z) = m \odot z$ with the mask $m = [z > 0]$. The mask depends on $z$, and that is all that is not
-# linear about it. Keep the mask of one $z$ and apply it to any other $u$: $u \mapsto m \odot u$ is linear, and at
+# $\operatorname{relu}(z) = m \odot z$ with the mask $m = [z > 0]$. The mask depends on $z$, and that is all that is
+# not linear about it. Keep the mask of one $z$ and apply it to any other $u$: $u \mapsto m \odot u$ is linear, and at
 # $u = z$ it is the ReLU. The paper calls a unit that does so a **LinearScope**.
 #
 # ### Exercise 1 · a frozen ReLU
@@ -91,8 +93,8 @@ def freeze_relu(z, u):
 check("linear_interpreters.freeze_relu")
 
 # %% [markdown]
-# Now put it between two layers, $W_2 \operatorname{relu}(W_1 x + b_1) + b_2$. With the mask $m$ of
-# $W_1 x + b_1$ kept, this is
+# Now put it between two layers, $W_2 \operatorname{relu}(W_1 x + b_1) + b_2$. With the mask $m$ of $W_1 x + b_1$ kept,
+# this is
 #
 # $$ u \;\mapsto\; \underbrace{W_2 \operatorname{diag}(m)\, W_1}_{F}\, u \;+\;
 #    \underbrace{W_2 (m \odot b_1) + b_2}_{r}. $$
@@ -126,9 +128,9 @@ print("r is the network at zero:", torch.allclose(r_x, mlp(torch.zeros(9)), atol
 # ## A whole network: record, then replay
 #
 # A network with many layers need not be multiplied out. **Record**: run it on $x$ and note each mask. **Replay**: run
-# it again on whatever you like, with these masks. Replayed on $u$, it says $A(u) = F u + r$; on zeros, $r$; on a single
-# bright pixel, $r$ and a column of $F$. Here is a small one to try it on. It doubles the size of a picture, and is
-# trained now, before your eyes, on crops of ten photographs:
+# it again on whatever you like, with these masks. Replayed on $u$, it says $A(u) = F u + r$; on zeros, $r$; on a
+# single bright pixel, $r$ and a column of $F$. Here is a small one to try it on. It doubles the size of a picture, and
+# is trained now, before your eyes, on crops of ten photographs:
 
 # %% tags=["nbval-ignore-output"]
 began = time.process_time()
@@ -211,9 +213,9 @@ for name, made, z in [("small ×2", upscaling.trained(), patch), ("waifu2x", vis
 # %% [markdown]
 # ### Exercise 3 · column by column
 #
-# For a network that can only be *run*, $F$ is made one column at a time. There are three tempting ways to get it wrong:
-# to run the network itself on the deltas, which then set switches of their own; to forget $r$; and to take the network
-# at zero for $r$.
+# For a network that can only be *run*, $F$ is made one column at a time. There are three tempting ways to get it
+# wrong: to run the network itself on the deltas, which then set switches of their own; to forget $r$; and to take the
+# network at zero for $r$.
 
 
 # %% tags=["exercise"]
@@ -242,8 +244,8 @@ steps = interpret(net, cat.detach()).steps
 print(f"EfficientNet-Lite0 has {len(modules)} modules of ReLU6, and calls them {len(steps)} times")
 
 # %% [markdown]
-# One mask a module would overwrite the first of its uses with the last. Masks belong to *calls*, in their order. The
-# same mistake lived for years in well-known libraries of attribution.
+# One mask a module would overwrite the first of its uses with the last. Masks belong to *calls*, in their order.
+# (Tools of attribution that hang on modules have stumbled over this too: see Captum's issues 199, 578 and 1104.)
 #
 # ### Exercise 4 · one layer, several times
 
@@ -335,8 +337,9 @@ check("linear_interpreters.norm_as")
 # %% [markdown]
 # ## Classification: who votes?
 #
-# Back to the cat, now with an $r$ that is no difference. All 1,000 classes at once, for four photographs: the network's
-# choice, its logit $F x + r$, and how well each of the two parts, *alone*, goes along with the logits of all classes.
+# Back to the cat, now with an $r$ that is no difference. All 1,000 classes at once, for four photographs: the
+# network's choice, its logit $F x + r$, and how well each of the two parts, *alone*, goes along with the logits of all
+# classes.
 
 # %%
 shown = {name: interpret(net, vision.classifier_input(picture(name)))
@@ -420,16 +423,16 @@ print(f"the map for Egyptian cat goes along with that for tiger cat ({alike[1]:.
 
 # %% [markdown]
 # Hundreds of votes for, hundreds against, and no cat to be seen. The votes are about classes: the two cats' maps are
-# much alike, and that of espresso is not. This is what the paper calls a pixel-wise vote per class. But where votes for
-# and against cancel so nearly, a map says how the logit would answer if a pixel changed, and not where the verdict came
-# from.
+# much alike, and that of espresso is not. This is what the paper calls a pixel-wise vote per class. But where votes
+# for and against cancel so nearly, a map says how the logit would answer if a pixel changed, and not where the verdict
+# came from.
 
 # %% [markdown]
 # ## Super-resolution: a filter for every place
 #
 # Bicubic interpolation is a linear map too: the same four filters everywhere, for every picture, and $r = 0$. A
-# network makes a filter of its own for each place of each picture. Here are four patches, and what **waifu2x** looks at
-# for the pixel in the middle of each. It is a network of seven layers and half a million numbers, made to double
+# network makes a filter of its own for each place of each picture. Here are four patches, and what **waifu2x** looks
+# at for the pixel in the middle of each. It is a network of seven layers and half a million numbers, made to double
 # photographs; we run it from brightness to brightness.
 
 # %%
@@ -451,7 +454,7 @@ for name, row in rows.items():
 
 # %% [markdown]
 # The weights sum to about 1, so that grey stays grey, but with much more to subtract than bicubic has: the network
-# sharpens. In the flat patch the row is a small bump; at an edge it is large, and follows the picture. Does each patch
+# sharpens. In the flat patch the row is a small bump; at an edge it is larger and of another shape. Does each patch
 # need *its own* filters? Take eight patches, and let the small network double each with the interpreter of each:
 
 # %%
@@ -495,8 +498,8 @@ figures.pictures_figure(at_edge, title="Which patterns does each pick up at the 
 # border, where pixels beyond it are repeats). A wavelet is oriented, of about one octave of frequencies, *and*
 # somewhere. So measure all of it. `oriented` and `band_pass` are shares of the spectral energy, `localised` the share
 # of the pixels that a vector is on, `wavelet` the share of its energy that the best single wavelet holds (of a single
-# point it holds half, so read it beside the others). Controls: the same network before training, bicubic's vectors, and
-# vectors with the same spectrum but random phases. (Means over six vectors $u_k$ of three patches.)
+# point it holds half, so read it beside the others). Controls: the same network before training, bicubic's vectors,
+# and vectors with the same spectrum but random phases. (Means over six vectors $u_k$ of three patches.)
 
 # %%
 score = {}
@@ -529,8 +532,8 @@ print("with 1 % of noise, the interpreter misses more than a third of the change
 
 # %% [markdown]
 # For the classifier, one per cent of noise is already beyond it. A linear interpreter explains *one* answer, and not
-# what would have been answered nearby. Walk further, and see the gates flip: the explorer goes from one picture
-# to another. Click on a pixel, or move the sliders: you see what the network looks at for it (its row), what it paints
+# what would have been answered nearby. Walk further, and see the gates flip: the explorer goes from one picture to
+# another. Click on a pixel, or move the sliders: you see what the network looks at for it (its row), what it paints
 # (its column), and that $F x + r$ is the network's output all the way.
 
 # %%
@@ -596,8 +599,8 @@ print(f"{gates / 1e6:.2f} million gates: {as_lines / 2**20:.0f} MiB as slopes an
 # %% [markdown]
 # ### Exercise 10 · replay, in Triton
 #
-# Program $i$ takes `BLOCK` elements. Without a GPU, Triton's interpreter runs your kernel, and stops it should it leave
-# its tensors.
+# Program $i$ takes `BLOCK` elements. Without a GPU, Triton's interpreter runs your kernel, and stops it should it
+# leave its tensors.
 
 # %%
 if kernels.WHERE != "nowhere":
@@ -645,8 +648,8 @@ if kernels.WHERE != "nowhere":
 #
 # - **It explains one answer.** Beyond a per cent of noise the classifier is another affine map, and so a row is no
 #   promise of what a change of the picture would do.
-# - **$F x$ and $r$ depend on where zero is**, and $r$ is not "the biases": which of them get through was decided by the
-#   picture.
+# - **$F x$ and $r$ depend on where zero is**, and $r$ is not "the biases": which of them get through was decided by
+#   the picture.
 # - **For smooth units it is a choice**, and for instance norms too: frozen statistics are not the derivative.
 # - **Products of two things that are made from the input**, as in attention or in squeeze-and-excitation, have no such
 #   interpreter; `interpret` refuses them.

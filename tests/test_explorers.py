@@ -90,6 +90,20 @@ def plain(x):
     )
 
 
+def test_a_step_back_is_not_drawn_again():
+    drawn = []
+
+    def figure(n):
+        drawn.append(n)
+        return bars({"n": n}, title="How much is n?", axis="n")
+
+    explorer = Explorer(figure, {"n": slider("n", 0, 0, 3)})
+    for n in (1, 0, 2, 1):
+        explorer.controls["n"].value = n
+        assert explorer.live.data[0].x == (n,)
+    assert drawn == [0, 1, 2]
+
+
 def test_python_takes_a_small_part_of_the_hundred_milliseconds(explorer):
     control = next(c for c in explorer.controls.values() if len(corners(c)) > 1)
     took = []
