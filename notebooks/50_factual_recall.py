@@ -473,13 +473,13 @@ alone = {}
 for h in range(9):
     p = world["plain"].logits(recall.zero(f"L29H{h}")).softmax(-1)
     alone[f"L29H{h}"] = p.gather(1, capitals[:, None]).mean().item() - effect["nothing"]["plain"][0]
-print("P(answer), plain, without one head of block 29:",
-      ", ".join(f"{head[3:]} {change:+.3f}" for head, change in alone.items()))
+print("P(answer) without one head of block 29:",
+      ", ".join(f"{head[3:]} {change:+.2f}" for head, change in alone.items()))
 
 # %% [markdown]
 # As a whole the last layer is a *helper*: without its MLP nearly nothing is right. Inside its attention, one head
-# holds back, L29H0, and another, L29H1, pushes; together they nearly cancel. So "the final layer suppresses" is true
-# of one head here.
+# holds back, L29H0, and another, L29H1, pushes; the others do little, and together they nearly cancel. So "the final
+# layer suppresses" is true of one head here, and not of the layer.
 #
 # ### A mitigation, honestly
 #
@@ -522,8 +522,8 @@ print(f"cost on prose: {chosen} × 0 {cost:+.3f} nats, temperature 0.95 {cooler:
 
 # %% [markdown]
 # A little is gained on countries that had no say in the choice, and more than by random heads or by the temperature,
-# which can change no answer. It is thin: a handful of answers, and other prose may give another cost. A better prompt
-# does more than any surgery: look again at the first table.
+# which can change no answer. It is thin: a handful of answers, other prose may give another cost, and L29H0, which we
+# had met before any choosing, does as well. A better prompt does more than any surgery: look again at the first table.
 #
 # ## Play
 #

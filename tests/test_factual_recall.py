@@ -238,18 +238,21 @@ def test_the_cost_of_an_edit_on_a_text(small):
 
 
 # ------------------------------------------------------------------ speed, as the issue promises it
-def test_every_country_in_two_seconds_and_a_swap_in_half_of_one(lm):
+def test_every_country_in_two_seconds_and_a_swap_in_half_of_one(lm, record_property):
     names = [c.country for c in recall.countries()][:75]
-    began = time.process_time()
-    prompts = recall.ask(lm, recall.TEMPLATES["plain"], names)
-    prompts.logits()
-    prompts.components()
-    recorded = time.process_time() - began
-    began = time.process_time()
-    prompts.logits(recall.swap_heads(prompts, ["L23H4"], torch.arange(75).roll(1)))
-    swapped = time.process_time() - began
-    assert recorded < 3, recorded  # 1.3 measured, 2 promised; the rest is for a busy machine
-    assert swapped < 0.75, swapped  # 0.3 measured, 0.5 promised
+    recorded, swapped = [], []
+    for _ in range(3):  # the least counts: what a busy machine adds is not ours
+        began = time.process_time()
+        prompts = recall.ask(lm, recall.TEMPLATES["plain"], names)
+        prompts.logits()
+        prompts.components()
+        recorded.append(time.process_time() - began)
+        began = time.process_time()
+        prompts.logits(recall.swap_heads(prompts, ["L23H4"], torch.arange(75).roll(1)))
+        swapped.append(time.process_time() - began)
+    record_property("75 countries, CPU", f"all recorded {min(recorded):.2f} s, a swap {min(swapped):.2f} s")
+    assert min(recorded) < 2, recorded
+    assert min(swapped) < 0.5, swapped
 
 
 # ------------------------------------------------------------------ facts
