@@ -71,6 +71,29 @@ def solve(exercise: str) -> None:
 
 @app.command()
 @plainly
+def grade(
+    paths: Annotated[list[Path], typer.Argument(help="notebooks, or folders with notebooks in them")],
+    json: Annotated[Path | None, typer.Option(help="write everything to this file as JSON; - for the screen")] = None,
+    csv: Annotated[Path | None, typer.Option(help="the same as CSV, a line for each exercise")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the hidden probes; another one each time by default")] = None,
+) -> None:
+    """Grade learners' notebooks. Exit status: 0 all solved, 1 not all, 2 a notebook could not be graded."""
+    from labkit import grading
+
+    found = grading.notebooks(paths)
+    graded = grading.grade_with_a_bar(found, seed=seed)
+    screen = grading.report(graded)
+    for file, text in ((json, grading.as_json), (csv, grading.as_csv)):
+        if file == Path("-"):
+            screen = text(graded)
+        elif file is not None:
+            grading.save(file, text(graded))
+    typer.echo(screen)
+    raise typer.Exit(grading.status(graded))
+
+
+@app.command()
+@plainly
 def claims() -> None:
     """What the papers claim and what the lessons measured, in one table."""
     from labkit import course, launch

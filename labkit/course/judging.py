@@ -41,23 +41,31 @@ class Verdict:
         return said
 
 
-def judge(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome]) -> Verdict:
+Answered = Callable[[Callable, int], Outcome]  # what one of the house's own answers does with a probe, by its number
+
+
+def answers(exercise: Exercise, probes: Probes) -> Answered:
+    """Asks the house's answers when it is called; a grader, which asks the same a hundred times, caches it."""
+    return lambda fn, i: outcome(exercise.answer(fn), probes[i])
+
+
+def judge(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome], answered: Answered | None = None) -> Verdict:
     """Hold what a function did on these probes against what the reference does, and name the mistake if it is known."""
+    answered = answered or answers(exercise, probes)
     stopped = _stopped(exercise, probes, outcomes)
     if stopped is not None and stopped.status != "error":
         return stopped
     if stopped is None:
-        reference = exercise.answer(exercise.reference)
         found = [
             (PROPERTIES.index(fault.property), i, fault)
             for i, probe in enumerate(probes)
-            for fault in compared(exercise, probe, outcomes[i], outcome(reference, probe))
+            for fault in compared(exercise, probe, outcomes[i], answered(exercise.reference, i))
         ]
         if not found:
             return Verdict("pass", f"all {len(probes)} probes agree")
         _, i, fault = min(found, key=lambda ranked: ranked[:2])
         stopped = Verdict("wrong", fault.message, fault.property, shown(exercise, probes[i]), fault.got, fault.wanted)
-    return _named(exercise, probes, outcomes, stopped)
+    return _named(exercise, probes, outcomes, stopped, answered)
 
 
 def compared(exercise: Exercise, probe: Call | tuple, got: Outcome, wanted: Outcome) -> list[Fault]:
@@ -113,22 +121,23 @@ def _stopped(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome]) ->
     return None
 
 
-def _named(exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome], verdict: Verdict) -> Verdict:
+def _named(
+    exercise: Exercise, probes: Probes, outcomes: Sequence[Outcome], verdict: Verdict, answered: Answered
+) -> Verdict:
     """The same verdict, with the name of the known mistake that does the same on every probe, if there is one."""
-    if _does_the_same(exercise, exercise.reference, probes, outcomes):  # an error that is not the learner's
+
+    def does_the_same(fn: Callable) -> bool:
+        return len(outcomes) == len(probes) and all(
+            _alike(exercise, probe, outcomes[i], answered(fn, i)) for i, probe in enumerate(probes)
+        )
+
+    if does_the_same(exercise.reference):  # an error that is not the learner's
         return verdict
     for mistake in exercise.mistakes:
-        if _does_the_same(exercise, mistake.fn, probes, outcomes):
+        if does_the_same(mistake.fn):
             said = (verdict.message, verdict.property, verdict.probe, verdict.got, verdict.wanted)
             return Verdict("mistake", *said, mistake.name, mistake.look)
     return verdict
-
-
-def _does_the_same(exercise: Exercise, fn: Callable, probes: Probes, outcomes: Sequence[Outcome]) -> bool:
-    fn = exercise.answer(fn)
-    return len(outcomes) == len(probes) and all(
-        _alike(exercise, probe, got, outcome(fn, probe)) for probe, got in zip(probes, outcomes, strict=True)
-    )
 
 
 def _alike(exercise: Exercise, probe: Call | tuple, got: Outcome, twin: Outcome) -> bool:
