@@ -20,6 +20,7 @@ SHA256 := import hashlib; print(hashlib.sha256(open('pyproject.toml', 'rb').read
 HASH := $(if $(PYTHON),$(shell $(PYTHON) -c "$(SHA256)"))
 LAB := .venv/installed-lab-$(HASH)
 TEST := .venv/installed-test-$(HASH)
+BENCH := .venv/installed-bench-$(HASH)
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --dist loadscope
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ test: $(TEST)  ## everything: style and types, tests, notebooks, a real browser
 	export OMP_WAIT_POLICY=PASSIVE; \
 	stage lint $(MAKE) --no-print-directory lint; \
 	stage tests env OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_notebooks.py --ignore tests/test_browser.py; \
-	stage lessons $(PY) -m pytest tests/test_notebooks.py; \
+	stage lessons env OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_notebooks.py -n 2 --dist worksteal; \
 	stage nbval env OMP_NUM_THREADS=1 $(PY) -m pytest notebooks -n 2 $(NBVAL); \
 	echo "== browser"; $(PY) -m pytest tests/test_browser.py || failed="$$failed browser"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
@@ -49,8 +50,8 @@ lint: $(TEST)  ## ruff and mypy
 build: $(TEST)  ## build notebooks/*.ipynb from their .py; NOTEBOOKS="10_attention_sinks" for some of them
 	@$(PY) -m labkit build $(NOTEBOOKS)
 
-bench: $(TEST)  ## speed against peers, on this machine
-	@$(PY) -m labkit bench
+bench: $(BENCH)  ## speed and memory against peers, on this machine; NAMES="lm delta_rule" for some of them
+	@$(PY) -m labkit bench $(NAMES)
 
 clean:  ## remove the environment and what tools left behind; work/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -71,3 +72,7 @@ $(TEST): | $(PY)
 	$(PY) -m pip install -e ".[test]"
 	@$(PY) -m labkit.browser || $(PY) -m playwright install chromium || echo "The browser tests will be skipped." >&2
 	@touch $@ $(LAB)
+
+$(BENCH): $(TEST)
+	$(PY) -m pip install -e ".[bench]"
+	@touch $@

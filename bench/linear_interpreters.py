@@ -1,6 +1,6 @@
-"""Linear interpreters: a row and a column against one forward pass, a whole matrix, and what the gates take to keep."""
+"""Linear interpreters: rows and columns against a forward pass, a whole matrix against torch's, what gates take."""
 
-import statistics
+from collections.abc import Iterator
 
 import torch
 
@@ -8,16 +8,24 @@ import kernels
 from labkit import vision
 from labkit.linear_interpreters import Interpreter, forms, interpret, upscaling
 from labkit.pictures import picture
-from labkit.rounds import report, rounds
+from labkit.rounds import Row, ratios, rounds, row
 
 
-def kept(interp: Interpreter) -> tuple[int, int, int]:
-    """(gates, bytes of a slope and an offset for each, bytes at two bits each) of a network of ReLU6."""
-    gates = sum(step.shape.numel() for step in interp.steps)
-    return gates, gates * 2 * interp.x.element_size(), sum(-(-step.shape.numel() // 16) * 4 for step in interp.steps)
+def kept(interp: Interpreter) -> tuple[int, int]:
+    """Bytes of the gates of a network of ReLU6: at two bits each, and with a slope and an offset for each."""
+    gates = [step.shape.numel() for step in interp.steps]
+    return sum(-(-n // 16) * 4 for n in gates), sum(gates) * 2 * interp.x.element_size()
 
 
-def classifier() -> None:
+def main() -> Iterator[Row]:
+    yield from classifier()
+    yield from upscaler()
+    if kernels.WHERE == "compiled":
+        yield from compiled("cuda", (2, 1, 96, 112, 112), 20)
+
+
+def classifier() -> Iterator[Row]:
+    what = "EfficientNet-Lite0, one picture"
     net, x = vision.classifier(), vision.classifier_input(picture("chelsea"))
     interp = interpret(net, x)
     wanted = x.clone().requires_grad_()
@@ -26,32 +34,34 @@ def classifier() -> None:
     def forward() -> None:
         net(x)
 
-    def fresh() -> None:
+    def first() -> torch.Tensor:
         """With a replay of its own, as for a single row."""
         interp._transposed = None
-        interp.row(281)
+        return interp.row(281)
 
-    def autograd() -> None:
+    def autograd() -> torch.Tensor:
         """The same row, by torch on the network itself."""
-        torch.autograd.grad(net(wanted)[0, 281], wanted)
+        return torch.autograd.grad(net(wanted)[0, 281], wanted)[0]
 
-    contestants = {
-        "forward": forward,
+    torch.testing.assert_close(first().flatten(), autograd().flatten(), rtol=1e-3, atol=1e-4)
+    ours = {
         "interpret": lambda: interpret(net, x),
-        "first row": fresh,
+        "first row": first,
         "next row": lambda: interp.row(281),
-        "autograd's row": autograd,
         "column": lambda: interp.column(0),
     }
-    took = rounds(contestants, 9)
-    for name in contestants.keys() - {"forward"}:
-        report("EfficientNet-Lite0, one picture", {name: took[name], "forward": took["forward"]}, name)
-    gates, lines, bits = kept(interp)
-    said = f"{lines / 2**20:.0f} MiB as slopes and offsets, {bits / 2**20:.1f} MiB as bits"
-    print(f"{gates / 1e6:.1f} million gates: {said}")
+    took = rounds({**ours, "forward": forward, "autograd's row": autograd}, 7)
+    for name in ours:
+        yield from ratios(what, {name: took[name], "forward": took["forward"]}, name)
+    for name in ("first row", "next row"):
+        yield from ratios(what, {name: took[name], "autograd's row": took["autograd's row"]}, name)
+    bits, lines = kept(interp)
+    yield row(f"{what}, its gates", "two bits", [bits / 2**20], "MiB")
+    yield row(f"{what}, its gates", "two bits", [bits / lines], "of the memory", "slope and offset")
 
 
-def upscaler() -> None:
+def upscaler() -> Iterator[Row]:
+    what = "small ×2 net, F of a 24 × 24 patch"
     low, _ = upscaling.pair("camera")
     interp = interpret(upscaling.untrained(), low[..., 60:84, 60:84])
 
@@ -59,33 +69,15 @@ def upscaler() -> None:
         """The same matrix, by torch on the network itself."""
         torch.func.vmap(torch.func.jacrev(interp.net))(interp.x[:, None])
 
-    contestants = {"matrix": interp.matrix, "jacrev": jacobian, "12 singular": lambda: interp.singular(12)}
-    took = rounds(contestants, 3)
-    report("small ×2 net, F of a 24 × 24 patch", {k: took[k] for k in ("matrix", "jacrev")}, "matrix")
+    took = rounds({"matrix": interp.matrix, "jacrev": jacobian, "12 singular": lambda: interp.singular(12)}, 3)
     for name in ("matrix", "12 singular"):
-        print(f"small ×2 net, 24 × 24, {name}: {statistics.median(took[name]):.2f} s")
+        yield row(what, name, took[name], "s")
+        yield from ratios(what, {name: took[name], "jacrev": took["jacrev"]}, name)
 
 
-def gates() -> None:
-    """In Triton's interpreter this says nothing of speed; on a GPU it does."""
-    if kernels.WHERE != "compiled":
-        print("gate kernels: timed where there is a GPU")
-        return
-    z, u = torch.randn(2, 1, 96, 112, 112, device="cuda")
+def compiled(device: str, shape: tuple[int, ...], n: int) -> Iterator[Row]:
+    """The gates' kernel on the GPU: a replay of gates that are kept as bits, and as slopes."""
+    z, u = torch.randn(shape, device=device)
     frozen = {"kernel": forms.packed(z, 0.0, 0.0, 6.0), "torch": forms.piecewise(z, 0.0, 0.0, 6.0)}
-
-    def replay(name: str):
-        frozen[name].affine(u)
-        torch.cuda.synchronize()
-
-    report("replay of 96 × 112 × 112 gates", rounds({n: lambda n=n: replay(n) for n in frozen}, 20), "kernel")
-
-
-def main() -> None:
-    classifier()
-    upscaler()
-    gates()
-
-
-if __name__ == "__main__":
-    main()
+    took = rounds({name: lambda gate=gate: gate.affine(u) for name, gate in frozen.items()}, n)
+    yield from ratios(f"replay of {' × '.join(map(str, shape[2:]))} gates, GPU", took, "kernel")

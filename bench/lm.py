@@ -1,40 +1,36 @@
 """labkit.lm against transformers' Llama: the same weights, the same threads, in one run."""
 
+from collections.abc import Iterator
+
 import torch
 import transformers
 
 import labkit
-from labkit import assets
+from bench.peers import llama
 from labkit.lm import Cache
-from labkit.rounds import report, rounds
+from labkit.rounds import Row, ratios, rounds, row
 
 
-def main() -> None:
-    lm = labkit.lm.load()
-    gguf = assets.path("smollm2")
-    peer = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-    ).eval()
+@torch.no_grad()
+def main() -> Iterator[Row]:
+    lm, peer = labkit.lm.load(), llama()
     ids = torch.randint(0, 49152, (1, 1024), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(lm(ids[:, :64]), peer(ids[:, :64]).logits, rtol=1e-3, atol=1e-3)
+    for t, n in ((64, 9), (1024, 5)):
+        forms = {"labkit": lambda t=t: lm(ids[:, :t]), "transformers": lambda t=t: peer(ids[:, :t], use_cache=False)}
+        yield from ratios(f"forward of {t} tokens", rounds(forms, n), "labkit")
 
-    with torch.no_grad():
-        took = rounds({"labkit": lambda: lm(ids), "transformers": lambda: peer(ids, use_cache=False)})
-        report("forward of 1,024 tokens", took, "labkit")
+    def ours() -> None:
+        cache = Cache()
+        for i in range(64):
+            lm(ids[:, i : i + 1], cache=cache)
 
-        def ours() -> None:
-            cache = Cache()
-            for i in range(64):
-                lm(ids[:, i : i + 1], cache=cache)
+    def theirs() -> None:
+        cache = transformers.DynamicCache()
+        for i in range(64):
+            peer(ids[:, i : i + 1], past_key_values=cache, use_cache=True)
 
-        def theirs() -> None:
-            cache = transformers.DynamicCache()
-            for i in range(64):
-                peer(ids[:, i : i + 1], past_key_values=cache, use_cache=True)
-
-        report("decode of 64 tokens", rounds({"labkit": ours, "transformers": theirs}), "labkit")
-    took = rounds({"labkit": labkit.lm.load}, 3)
-    print(f"{'warm load':44} {min(took['labkit']):.2f} s")
-
-
-if __name__ == "__main__":
-    main()
+    yield from ratios("decoding of 64 tokens, one by one", rounds({"labkit": ours, "transformers": theirs}), "labkit")
+    took = rounds({"labkit": labkit.lm.load, "transformers": llama}, 3)
+    yield row("a warm load", "labkit", took["labkit"], "s")
+    yield from ratios("a warm load, from GGUF", took, "labkit")

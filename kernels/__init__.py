@@ -26,15 +26,16 @@ _language: list[tuple[Any, dict[str, Any]]] = []
 
 @dataclass(frozen=True)
 class Case:
-    """A launch, `kernel[grid](*args, **options)`, to be compiled and not run: what the kernel lab needs to know.
+    """A launch, `kernel[grid](*args, **options)`, to be compiled and counted: what the kernel lab needs to know.
 
-    The tensors may be on the "meta" device: only their types, sizes and alignment matter.
+    The tensors may be on the "meta" device: only their types, sizes, strides and alignment matter.
     """
 
     name: str
     kernel: Any
     args: tuple[Any, ...]
     options: Mapping[str, Any]  # the tl.constexpr arguments, num_warps, num_stages
+    grid: tuple[int, ...] = ()  # programs along each axis: needed to count what a launch does, not to compile it
 
 
 def need() -> tuple[ModuleType, ModuleType]:

@@ -263,17 +263,19 @@ def check(q: Tensor, k: Tensor, v: Tensor, sink_logits: Tensor | None, **numbers
 
 def case(kernel: Any, dtype: torch.dtype, d: int) -> Case:
     """A launch of one of the kernels on a long text with heads of size d."""
-    x = torch.empty((1, 8, 4096, d), dtype=dtype, device="meta")
-    y = torch.empty((1, 8, 4096), dtype=torch.float32, device="meta")
+    b, h, t = 1, 8, 4096
+    x = torch.empty((b, h, t, d), dtype=dtype, device="meta")
+    y = torch.empty((b, h, t), dtype=torch.float32, device="meta")
     tensors = {
-        sinks_forward: (x, x, x, y, x, y),
+        sinks_forward: (x, x, x, y[0, 0, :h], x, y),
         sinks_backward_q: (x, x, x, x, x, y, y, x),
         sinks_backward_kv: (x, x, x, x, y, y, x, x),
     }[kernel]
     strides = (x.stride()[:3],) * (3 if kernel is sinks_forward else 4)
     blocks = (32, 64) if kernel is sinks_backward_kv else (64, 32)
     name = f"{kernel.__name__} {dtype} d={d}".replace("torch.", "")
-    return Case(name, kernel, (*tensors, *strides, 4096, 4, 1024, d**-0.5), constants(x, x, *blocks))
+    args = (*tensors, *strides, t, 4, 1024, d**-0.5)
+    return Case(name, kernel, args, constants(x, x, *blocks), (triton.cdiv(t, 64), h, b))
 
 
 CASES = tuple(

@@ -283,17 +283,18 @@ def check(x: Tensor, gain: Tensor, W: Tensor, ids: Tensor, eps: float) -> None:
 
 def case(kernel: Any, dtype: torch.dtype) -> Case:
     """A launch of one of the kernels on two tokens of 186 residuals of SmolLM2-135M."""
-    n, d, vocab, m, share = 186, 576, 49152, 2, 320
+    n, d, vocab, m, blocks, cols = 186, 576, 49152, 2, 3, 5
+    count, share = shares(vocab, 64, blocks * cols if kernel is lens_backward else blocks)
     x, gain, W = (torch.empty(shape, dtype=dtype, device="meta") for shape in ((n, d), (d,), (vocab, d)))
-    i, y = (torch.empty((n, m), dtype=numbers, device="meta") for numbers in (torch.int32, torch.float32))
-    further = {
-        lens_chosen: (i, y, d, d, n, vocab, m),
-        lens_forward: (i, y, y, i, i, y, d, d, n, vocab, m, share),
-        lens_backward: (y, y, d, d, n, vocab, share),
+    y = torch.empty(count * n * d, device="meta")  # of which each statistic is the beginning
+    i, sizes, two, each = y[: count * n * m].int(), (d, d, n, vocab), n * m, count * n
+    args, grid = {
+        lens_chosen: ((i[:two], y[:two], *sizes, m), (blocks, m)),
+        lens_forward: ((i[:two], y[:two], y[:each], i, i[:each], y[:each], *sizes, m, share), (blocks, count)),
+        lens_backward: ((y[:n], y, *sizes, share), (blocks, cols, count)),
     }[kernel]
-    name, args = f"{kernel.__name__} {dtype}".replace("torch.", ""), (x, y[:, 0], gain, W, *further)
-    return Case(name, kernel, args, constants(kernel, x, m, 64))
+    name = f"{kernel.__name__} {dtype}".replace("torch.", "")
+    return Case(name, kernel, (x, y[:n], gain, W, *args), constants(kernel, x, m, 64), grid)
 
 
-KERNELS = (lens_chosen, lens_forward, lens_backward)
-CASES = tuple(case(kernel, dtype) for dtype in (torch.float16, torch.bfloat16) for kernel in KERNELS)
+CASES = tuple(case(k, dtype) for dtype in DTYPES[:2] for k in (lens_chosen, lens_forward, lens_backward))

@@ -162,9 +162,10 @@ def case(kernel: Any, dtype: torch.dtype) -> Case:
     pieces = torch.empty((1, n // PER_WORD), dtype=torch.int32, device="meta")
     slopes = torch.empty(c, dtype=torch.float32, device="meta")
     name = f"{kernel.__name__} {dtype}".replace("torch.", "")
+    grid = (triton.cdiv(n, PER_WORD * WORDS), 1)
     if kernel is gate_record:
-        return Case(name, kernel, (x, pieces, n, 0.0, 6.0), constants())
-    return Case(name, kernel, (x, pieces, slopes, x, n, 1, n // c, c, 0.0, 6.0), constants(OFFSET=True))
+        return Case(name, kernel, (x, pieces, n, 0.0, 6.0), constants(), grid)
+    return Case(name, kernel, (x, pieces, slopes, x, n, 1, n // c, c, 0.0, 6.0), constants(OFFSET=True), grid)
 
 
 CASES = tuple(

@@ -94,6 +94,20 @@ def grade(
 
 @app.command()
 @plainly
+def audit(rooms: Annotated[list[str] | None, typer.Argument(help="such as delta_rule; all by default")] = None) -> None:
+    """Try on every exercise what learners do: is each answer told what it is? Exit status 1 where one is not."""
+    from rich.progress import track
+
+    from labkit.course import audit
+
+    found = list(track(audit.audits(rooms or []), "auditing", total=None, transient=True))
+    typer.echo(audit.audit_table(found))
+    if not all(one.good for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+@plainly
 def claims() -> None:
     """What the papers claim and what the lessons measured, in one table."""
     from labkit import course, launch

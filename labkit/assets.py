@@ -21,7 +21,20 @@ from platformdirs import user_cache_dir
 
 from .assets_wheel import AssetError, Entry, download, unpack
 
-__all__ = ["AssetError", "Entry", "cache_dir", "derived", "entry", "fetch", "is_cached", "names", "path", "verify"]
+__all__ = [
+    "AssetError",
+    "Entry",
+    "bring",
+    "cache_dir",
+    "derived",
+    "entry",
+    "fetch",
+    "is_cached",
+    "names",
+    "path",
+    "progress",
+    "verify",
+]
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "assets.toml"  # beside the package, in the repository
 
@@ -60,7 +73,7 @@ def fetch(names: Iterable[str] | None = None) -> dict[str, Path]:
     wanted = [entry(name) for name in (_entries(TABLE) if names is None else names)]
     missing = [e for e in wanted if not is_cached(e.name)]
     if missing:
-        with _progress() as start:
+        with progress() as start:
             for e in missing:
                 _obtain(e, start)
     return {e.name: _file(e) for e in wanted}
@@ -137,16 +150,29 @@ def _verify(e: Entry) -> Literal["whole", "absent", "damaged"]:
     return "damaged"
 
 
-def _obtain(e: Entry, start: Callable[[str, int], Callable[[int], None]]) -> None:
+def bring(e: Entry, make: Callable[[Path], None]) -> bool:
+    """Put an asset into the cache whole: `make(out)` writes and checks it, in a folder of its own.
+
+    Returns False, and calls nothing, where it is there already. For those who know of a source; others call `path`.
+    """
     target = _file(e)
     with _alone_with(target) as folder:
-        if not _has(target, e.size):  # else the process that we waited for got it
-            tick = start(f"{e.name}: fetching {e.wheel_size / 1e6:.1f} MB, once", e.wheel_size)
-            with _cache_in_reach():
-                download(e, folder, cache_dir() / "wheels", tick)
-                tick(e.wheel_size)
-                unpack(e, folder / e.wheel, folder / target.name)
-            _keep(folder / target.name, target)
+        if _has(target, e.size):  # the process that we waited for got it
+            return False
+        with _cache_in_reach():
+            make(folder / target.name)
+        _keep(folder / target.name, target)
+    return True
+
+
+def _obtain(e: Entry, start: Callable[[str, int], Callable[[int], None]]) -> None:
+    def make(out: Path) -> None:
+        tick = start(f"{e.name}: fetching {e.wheel_size / 1e6:.1f} MB, once", e.wheel_size)
+        download(e, out.parent, cache_dir() / "wheels", tick)
+        tick(e.wheel_size)
+        unpack(e, out.parent / e.wheel, out)
+
+    bring(e, make)
 
 
 @contextmanager
@@ -193,7 +219,7 @@ def _cache_in_reach() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Gives start(text, total) -> tick(done): a bar on a terminal, a line for each asset anywhere else."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # only where needed
 

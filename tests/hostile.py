@@ -36,7 +36,7 @@ NOTEBOOKS = {
         "    names = {{}}\n    exec(text, names)\n    return names['step'](state, k, v, beta)\n"
     ),
     "writes to the judge's files": attack(
-        "    for name in ({canary!r}, {root!r} + '/labkit/planted.py', '/tmp/planted-by-labkit-test'):\n"
+        "    for name in ({canary!r}, {root!r} + '/labkit/planted.py', 'planted-by-labkit'):\n"
         "        try:\n            open(name, 'w').write('planted')\n        except OSError:\n            pass\n"
         + WRONG
     ),

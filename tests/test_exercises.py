@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from mutants import defined, kill
 from torch import Tensor
 from toy import toy_room  # noqa: F401
 
 import kernels
-from labkit.course import Exercise, Mistake, Todo, call, exercises, find, judge, launching, rooms, run
+from labkit.course import Exercise, Mistake, call, exercises, find, judge, launching, rooms, run
 from labkit.course.attempts import verdict_on
+from labkit.course.audit import ENOUGH, SEEDS, audit, audit_table, false_alarms, misnamed, untouched
+from labkit.course.mutants import defined, kill
 from labkit.course.plain import Other, plain, same, tensors
 from labkit.course.running import as_call
 
-SEEDS = (0, 1, 2)
 HOUSE = [exercise for room in rooms() for exercise in exercises(room)]
 interpreted = pytest.mark.skipif(
     kernels.WHERE != "interpreted", reason="a kernel's mistakes are caught by the interpreter"
@@ -71,18 +71,13 @@ def test_the_number_of_lines_that_is_announced_is_about_right(exercise):
 
 @every_exercise
 def test_what_nobody_has_written_yet_is_to_do(exercise):
-    def stub(*args, **kwargs):
-        raise Todo
-
-    assert verdict_on(exercise, stub).status == "todo"
+    assert untouched(exercise) == "todo"
 
 
 @every_exercise
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_right_answer_passes(exercise, seed):
-    for fn in (exercise.reference, *exercise.alternatives):
-        verdict = verdict_on(exercise, fn, seed=seed)
-        assert verdict.status == "pass", (fn.__name__, verdict.lines())
+    assert false_alarms(exercise, seed) == {}
 
 
 @every_exercise
@@ -94,9 +89,7 @@ def test_an_alternative_is_another_answer(exercise):
 @every_exercise
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_mistake_is_called_by_its_own_name(exercise, seed):
-    for mistake in exercise.mistakes:
-        verdict = verdict_on(exercise, mistake.fn, seed=seed)
-        assert (verdict.status, verdict.mistake) == ("mistake", mistake.name), (verdict.lines(), seed)
+    assert misnamed(exercise, seed) == {}
 
 
 @every_exercise
@@ -164,7 +157,7 @@ def test_the_probes_notice_nine_of_ten_small_changes_to_the_reference(exercise):
     killed, survivors = kill(exercise)
     total = killed + len(survivors)
     assert killed >= 5, f"{killed} mutants say nothing about the probes"
-    assert killed >= 0.9 * total, f"{killed} of {total} noticed; not noticed:\n" + "\n".join(survivors)
+    assert killed >= ENOUGH * total, f"{killed} of {total} noticed; not noticed:\n" + "\n".join(survivors)
 
 
 def values(probe: Any) -> list[Any]:
@@ -267,3 +260,15 @@ def test_probes_that_see_little_let_mutants_through(toy):
     mask = replace(find("toy.mask"), probes=window_of_nothing)
     assert kill(toy)[1] == []
     assert len(kill(mask)[1]) > 0 and 11 in broken(mask)
+
+
+def test_an_audit_says_which_exercise_to_mend_and_why(toy):
+    good = audit(toy)
+    right, mistakes, killed = 1 + len(toy.alternatives), len(toy.mistakes), good.killed
+    wanted = ["toy.step", "todo", f"{right} of {right}", f"{mistakes} of {mistakes}", f"{killed} of {killed}", "✓"]
+    assert good.good and good.row() == wanted
+    alarm = audit(replace(toy, alternatives=(toy.mistakes[0].fn,)))
+    twin = audit(replace(toy, mistakes=(*toy.mistakes, Mistake("the same one again", toy.mistakes[0].fn, "here"))))
+    assert not alarm.good and alarm.row()[2] == "1 of 2"
+    assert not twin.good and list(twin.misnamed) == ["the same one again"]
+    assert "toy.step, the same one again: " in audit_table([good, twin])

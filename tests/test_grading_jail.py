@@ -7,7 +7,6 @@ import textwrap
 
 import pytest
 
-from labkit.grading import jail
 from labkit.launch import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these walls are Linux's")

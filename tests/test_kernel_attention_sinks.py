@@ -217,9 +217,9 @@ def test_it_compiles_without_spills_and_multiplies_on_tensor_cores(target):
 
 def test_a_case_compiles_what_a_launch_launches(monkeypatch):
     module = kernels.attention_sinks
-    launched = recorded(monkeypatch, module, ["sinks_forward", "sinks_backward_q", "sinks_backward_kv"])
-    q, k, v = (torch.zeros(1, 8, 64, 64, dtype=torch.float16, device=DEVICE, requires_grad=True) for _ in range(3))
-    module.sink_attention(q, k, v, n_sink=4, window=16).sum().backward()
+    launched = recorded(monkeypatch)
+    q, k, v = (torch.zeros(1, 8, 4096, 64, dtype=torch.float16, device=DEVICE, requires_grad=True) for _ in range(3))
+    module.sink_attention(q, k, v, n_sink=4, window=1024).sum().backward()
     cases = {c.name: c for c in module.CASES}
     for part, launch in launched.items():
         assert_same_launch(launch, cases[f"{part} float16 d=64"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from kernel_proofs import DEVICE, EXACT, GPU, TOLERANCE, assert_same_launch, gradients, hostile, worst
+from kernel_proofs import DEVICE, EXACT, GPU, TOLERANCE, assert_same_launch, gradients, hostile, recorded, worst
 
 import kernels
 from labkit import delta_rule
@@ -197,15 +197,8 @@ def test_the_exhibit_of_the_lesson_two_warps_spill_in_the_peers_kernel_and_four_
 
 
 def test_a_case_compiles_what_a_launch_launches(monkeypatch):
-    launched = {}
-    run = module().run
-
-    def written_down(fn, q, v, chunk, *arguments):
-        launched[fn.__name__] = (arguments, module().constants(fn, q, v, chunk))
-        run(fn, q, v, chunk, *arguments)
-
-    monkeypatch.setattr(module(), "run", written_down)
-    x = [a.requires_grad_() for a in inputs(1, 8, 64, 64, 64, torch.float16)]
+    launched = recorded(monkeypatch)
+    x = [a.requires_grad_() for a in inputs(1, 8, 4096, 64, 64, torch.float16)]
     kernel(*x, chunk=64)[0].sum().backward()
     cases = {case.name: case for case in module().CASES}
     assert set(launched) == set(NAMES)

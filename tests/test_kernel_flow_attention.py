@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from kernel_proofs import DEVICE, EXACT, GPU, TOLERANCE, assert_same_launch, gradients, hostile, worst
+from kernel_proofs import DEVICE, EXACT, GPU, TOLERANCE, assert_same_launch, gradients, hostile, recorded, worst
 
 import kernels
 from labkit import flow_attention
@@ -238,16 +238,8 @@ def test_heads_of_128_do_not_spill_either(name):
 
 
 def test_a_case_compiles_what_a_launch_launches(monkeypatch):
-    launched = {}
-    functions = module().functions
-    run = functions.run
-
-    def written_down(fn, x, d_v, chunk, *arguments):
-        launched.setdefault(fn.__name__, (arguments, functions.constants(fn, x, d_v, chunk)))
-        run(fn, x, d_v, chunk, *arguments)
-
-    monkeypatch.setattr(functions, "run", written_down)
-    x = [a.requires_grad_() for a in inputs(1, 8, 64, 64, 64, 64, torch.float16)]
+    launched = recorded(monkeypatch)
+    x = [a.requires_grad_() for a in inputs(1, 8, 4096, 4096, 64, 64, torch.float16)]
     (kernel(*x, chunk=64)[0].sum() + module().flow_attention(*x).sum()).backward()
     cases = {case.name: case for case in module().CASES}
     assert set(launched) == set(NAMES)

@@ -56,14 +56,19 @@ def constants(kernel: Any, q: Tensor, v: Tensor, chunk: int) -> dict[str, Any]:
     }
 
 
+def grid(kernel: Any, q: Tensor, v: Tensor, fixed: dict[str, Any]) -> tuple[int, int, int]:
+    """(blocks of columns or chunks, h, b): a program each."""
+    b, h, t, d_v = v.shape
+    return triton.cdiv(d_v, fixed["COLS_V"]) if kernel in IN_TURN else triton.cdiv(t, fixed["CHUNK"]), h, b
+
+
 def run(kernel: Any, q: Tensor, v: Tensor, chunk: int, *arguments: Any) -> None:
     """Launch a kernel for these (b h t d) tensors, unless there is nothing to do."""
-    b, h, t, _ = q.shape
     fixed = constants(kernel, q, v, chunk)
-    across = triton.cdiv(v.shape[-1], fixed["COLS_V"]) if kernel in IN_TURN else triton.cdiv(t, chunk)
-    if b * h * across:
+    programs = grid(kernel, q, v, fixed)
+    if all(programs):
         with launch(q):
-            kernel[across, h, b](*arguments, **fixed)
+            kernel[programs](*arguments, **fixed)
 
 
 class DeltaRule(torch.autograd.Function):
@@ -175,7 +180,8 @@ def case(kernel: Any, dtype: torch.dtype, d: int, chunk: int = 64, **options: in
         delta_backward_keys: (x, x, beta, states, x, x, states, x, x, beta, t, d**-0.5),
     }[kernel]
     name = f"{kernel.__name__} {dtype} d={d}".replace("torch.", "")
-    return Case(name, kernel, arguments, constants(kernel, x, x, chunk) | options)
+    fixed = constants(kernel, x, x, chunk) | options
+    return Case(name, kernel, arguments, fixed, grid(kernel, x, x, fixed))
 
 
 CASES = tuple(

@@ -129,26 +129,26 @@ def case(kernel: Any, dtype: torch.dtype, d: int, chunk: int = 64, **options: in
 
     x, w, pair = empty(b, h, t, d, dtype=dtype), empty(b, h, t), empty(b, h, 2, t)
     vector, matrix = empty(b, h, d), empty(b, h, d, d)
-    sums, two, four = empty(b, h, n, d), empty(b, h, n + 1, 2, d), empty(b, h, n + 1, 4, d)
-    memories = empty(b, h, n + 1, d, d)
+    sums, both, two, four = empty(b, h, n, d), empty(b, h, n, 2, d), empty(b, h, n + 1, 2, d), empty(b, h, n + 1, 4, d)
+    written, memories = empty(b, h, n, d, d), empty(b, h, n + 1, d, d)
     arguments = {
         flow_sums: (x, w, sums, t),
         flow_pour: (x, vector, w, sums, t),
         flow_dots: (x, vector, w, t),
-        flow_write: (x, w, x, memories, t),
+        flow_write: (x, w, x, written, t),
         flow_read: (x, w, matrix, x, t),
         flow_backward_flows: (x, empty(b, h, 3, t), empty(b, h, 4, d), x, t),
         flow_backward_read: (x, w, x, matrix, x, t),
-        causal_flows: (x, x, two, pair, two, t, 0),
+        causal_flows: (x, x, two, pair, both, t, 0),
         causal_conserved: (x, x, two, pair, pair, t, 0),
         causal_read: (x, x, x, w, w, memories, x, t),
-        causal_backward_sums: (x, x, two, pair, pair, pair, pair, two, t, 0),
+        causal_backward_sums: (x, x, two, pair, pair, pair, pair, both, t, 0),
         causal_backward_flows: (x, x, four, four, pair, pair, pair, x, x, t, 0),
         causal_backward_values: (x, x, x, w, w, memories, x, x, w, t),
         causal_backward_read: (x, x, x, w, w, memories, memories, x, x, x, t),
     }[kernel]
     name = f"{kernel.__name__} {dtype} d={d}".replace("torch.", "")
-    return Case(name, kernel, arguments, constants(kernel, x, d, chunk) | options)
+    return Case(name, kernel, arguments, constants(kernel, x, d, chunk) | options, (n, h, b))
 
 
 CASES = tuple(

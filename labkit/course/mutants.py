@@ -18,9 +18,10 @@ from torch import Tensor
 
 import kernels
 import labkit
-from labkit.course import Call, Exercise, Todo, judge, run
-from labkit.course.registry import Probes
-from labkit.course.running import as_call
+
+from .judging import judge
+from .registry import Call, Exercise, Probes
+from .running import Todo, as_call, run
 
 COMPARISONS = {
     ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
@@ -92,8 +93,8 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:
     """What could stand in place of this node, had somebody slipped."""
     match node:
         case ast.Compare(ops=[op]):
-            for other in COMPARISONS[type(op)]:
-                yield _with(node, ops=[other()])
+            for comparison in COMPARISONS[type(op)]:
+                yield _with(node, ops=[comparison()])
         case ast.BinOp(op=op):
             for other in ARITHMETIC.get(type(op), ()):
                 yield _with(node, op=other())

@@ -16,18 +16,25 @@ from labkit.kernel_lab.ahead import TARGETS, compile_ahead
 
 @dataclass(frozen=True)
 class Machine:
-    """One multiprocessor (compute unit): four parts, each with its own warps and 512 registers for every lane."""
+    """One multiprocessor (compute unit): four parts, each with its own warps and 512 registers for every lane.
+
+    A warp is given registers in eights a lane, a program shared memory in grains. From the tables of compute
+    capabilities in the CUDA C++ Programming Guide, and LLVM's User Guide for AMDGPU. The tensor memory of sm_100, which
+    may also keep programs out, is not counted.
+    """
 
     warps: int  # that a part can hold
+    blocks: int  # programs that the whole can hold
     shared: int  # bytes
-    reserved: int  # bytes of it taken by every block
+    reserved: int  # bytes of it taken by every program
+    grain: int  # bytes
 
 
 MACHINES = {
-    "sm_80": Machine(16, 164 * 1024, 1024),
-    "sm_90": Machine(16, 228 * 1024, 1024),
-    "sm_100": Machine(16, 228 * 1024, 1024),
-    "gfx942": Machine(8, 64 * 1024, 0),
+    "sm_80": Machine(16, 32, 164 * 1024, 1024, 128),
+    "sm_90": Machine(16, 32, 228 * 1024, 1024, 128),
+    "sm_100": Machine(16, 32, 228 * 1024, 1024, 128),
+    "gfx942": Machine(8, 32, 64 * 1024, 0, 512),
 }
 
 
@@ -38,7 +45,7 @@ class Report:
     name: str
     target: str
     registers: int  # per thread
-    spills: int  # bytes per thread of registers that did not fit
+    spills: int  # bytes per thread of registers that did not fit, written to memory
     stack: int  # bytes per thread
     shared: int  # bytes per program
     tensor_core: int  # instructions that multiply matrices
@@ -47,17 +54,37 @@ class Report:
     instructions: int
     binary: int  # bytes
     warps: int  # per program
+    spill_loads: int = 0  # bytes per thread that are read back, each instruction counted once
+
+    @property
+    def resident(self) -> dict[str, int]:
+        """Programs that one multiprocessor holds at once, as far as each of its limits goes."""
+        machine = MACHINES[self.target]
+        shared = up(self.shared, machine.grain) + machine.reserved
+        return {
+            "warps": 4 * machine.warps // self.warps,
+            "blocks": machine.blocks,
+            "registers": 4 * (512 // up(max(1, self.registers), 8)) // self.warps,
+            "shared memory": machine.shared // shared if shared else machine.blocks,
+        }
 
     @property
     def occupancy(self) -> float:
-        """The share of a multiprocessor's warps that registers and shared memory let run at once."""
-        machine = MACHINES[self.target]
-        by_registers = 4 * min(machine.warps, 512 // (-(-self.registers // 8) * 8)) // self.warps
-        by_shared = machine.shared // max(1, self.shared + machine.reserved)
-        return min(by_registers, by_shared) * self.warps / (4 * machine.warps)
+        """The share of a multiprocessor's warps that these limits let run at once."""
+        return min(self.resident.values()) * self.warps / (4 * MACHINES[self.target].warps)
+
+    @property
+    def limit(self) -> str:
+        """What keeps further programs out: "warps" (it is full), "blocks", "registers" or "shared memory"."""
+        return min(self.resident, key=self.resident.__getitem__)
 
     def __str__(self) -> str:
         return table([self])
+
+
+def up(n: int, grain: int) -> int:
+    """n rounded up to whole grains."""
+    return -(-n // grain) * grain
 
 
 def compile_report(case: Case, target: str = "sm_90") -> Report:
@@ -114,6 +141,7 @@ def read_nvidia(name: str, target: str, compiled: CompiledKernel) -> Report:
         instructions=len(ops),
         binary=len(cubin),
         warps=compiled.metadata.num_warps,
+        spill_loads=number_in(said, r"(\d+) bytes spill loads"),
     )
 
 
@@ -139,6 +167,7 @@ def read_amd(name: str, target: str, compiled: CompiledKernel) -> Report:
         instructions=len(ops),
         binary=len(compiled.asm["hsaco"]),
         warps=compiled.metadata.num_warps,
+        spill_loads=sum(map(int, re.findall(r"; (\d+)-byte Folded Reload", code))),
     )
 
 

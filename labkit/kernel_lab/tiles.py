@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from labkit.kernel_lab.watch import Touch, extent, watching
+from labkit.kernel_lab.watch import Launch, Touch, extent, watching
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Access:
     shape: tuple[int, ...]  # of the tensor
     elements: np.ndarray  # indices into the flattened tensor, in the order of the lanes
     bytes: int
+    launch: int = 0  # which launch of the trace this belongs to
 
 
 @contextlib.contextmanager
@@ -32,8 +33,12 @@ def trace(**tensors: torch.Tensor) -> Iterator[list[Access]]:
     recorded.
     """
     log: list[Access] = []
+    launches: list[Launch] = []
 
     def see(touch: Touch) -> None:
+        if not launches or launches[-1] is not touch.launch:
+            launches.append(touch.launch)
+        number = len(launches) - 1
         for name, x in (tensors or touch.launch.tensors).items():
             start, end = extent(x)
             inside = (touch.addresses >= start) & (touch.addresses < end)
@@ -41,7 +46,8 @@ def trace(**tensors: torch.Tensor) -> Iterator[list[Access]]:
                 offsets = (touch.addresses[inside] - np.uint64(start)).astype(np.int64) // x.element_size()
                 elements = flattened(offsets, x)
                 size = len(elements) * x.element_size()
-                log.append(Access(touch.launch.kernel, touch.program, touch.kind, name, tuple(x.shape), elements, size))
+                about = touch.launch.kernel, touch.program, touch.kind, name, tuple(x.shape)
+                log.append(Access(*about, elements, size, number))
                 return  # the same memory under a second name is one access
 
     with watching(see):
