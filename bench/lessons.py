@@ -65,7 +65,8 @@ def values(control: Any) -> list[Any]:
         return [not control.value]
     if isinstance(control, (w.IntSlider, w.FloatSlider)):
         steps = round((control.max - control.min) / control.step)
-        several = [control.min + control.step * (steps * i // MOVES) for i in range(MOVES + 1)]
+        places = dict.fromkeys(steps * i // MOVES for i in range(MOVES + 1))  # of fewer steps, each once
+        several = [control.min + control.step * place for place in places]
     elif isinstance(control, (w.Dropdown, w.SelectionSlider)):
         several = [value for _, value in control._options_full if value != "your own"]
     else:

@@ -1,8 +1,6 @@
 """The command line: `labkit …`, or `python -m labkit …`. Nothing heavy is imported before a command needs it."""
 
 import functools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +19,8 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except typer.Exit:  # a RuntimeError too
+            raise
         except (LookupError, ValueError, RuntimeError, OSError) as error:
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
             typer.echo(f"labkit: {message}", err=True)
@@ -126,14 +126,39 @@ def progress() -> None:
 
 @app.command()
 @plainly
-def bench() -> None:
-    """Run every benchmark in bench/, each in its own process, and print its table."""
-    from labkit import launch
+def kernels(
+    rooms: Annotated[list[str] | None, typer.Argument(help="such as delta_rule; all by default")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="sm_80, sm_90, sm_100 or gfx942; may be repeated")] = None,
+    only: Annotated[str, typer.Option(help='only kernels with this in their name, such as "bfloat16 d=64"')] = "",
+) -> None:
+    """Compile the kernels for GPUs that are not here: registers, spills, occupancy, and where each lands on a roof."""
+    from labkit.kernel_lab.listing import DEFAULT, listing
+    from labkit.kernel_lab.listing import rooms as all_rooms
 
-    for script in sorted(Path(launch.ROOT / "bench").glob("*.py")):
-        typer.echo(f"== {script.stem}")
-        if subprocess.run([sys.executable, str(script)]).returncode:
-            raise RuntimeError(f"bench/{script.name} failed")
+    for room in rooms or all_rooms():
+        for line in listing(room, target or DEFAULT, only):
+            typer.echo(line)
+
+
+@app.command()
+@plainly
+def bench(names: Annotated[list[str] | None, typer.Argument(help="such as delta_rule; all by default")] = None) -> None:
+    """Run the benchmarks in bench/, each in its own process: one table, and bench/latest.json."""
+    from labkit import benching
+
+    benching.bench(names or [])
+
+
+@app.command()
+@plainly
+def doctor() -> None:
+    """What this machine lacks for the lab, and how to get it. Exit status 1 where a learner cannot go on without it."""
+    from labkit import doctor
+
+    findings = doctor.examine()
+    typer.echo(doctor.text(findings))
+    if not doctor.healthy(findings):
+        raise typer.Exit(1)
 
 
 @assets_app.command("list")
@@ -167,6 +192,24 @@ def verify_assets() -> None:
         typer.echo(f"{name:20} {state}")
     if damaged := [name for name, state in states.items() if state == "damaged"]:
         raise RuntimeError(f"{', '.join(damaged)}: not what was fetched; run labkit assets fetch {' '.join(damaged)}")
+
+
+@assets_app.command("pack")
+@plainly
+def pack_assets(archive: Path, names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Put the verified assets (all by default) into one file, to be carried to a machine without a network."""
+    from labkit import assets_pack
+
+    assets_pack.pack(archive, names or None)
+
+
+@assets_app.command("unpack")
+@plainly
+def unpack_assets(archive: Path) -> None:
+    """Put the assets of such a file into this machine's cache, each of them verified."""
+    from labkit import assets_pack
+
+    assets_pack.unpack(archive)
 
 
 if __name__ == "__main__":

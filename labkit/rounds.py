@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         spread = f" ({self.low:.3g} to {self.high:.3g})" if self.rounds > 1 else ""
-        return f"{self.what:52} {self.ours}{self.peer and f' / {self.peer}'}: {self.median:.3g} {self.unit}{spread}"
+        return f"{self.what:68} {self.ours}{self.peer and f' / {self.peer}'}: {self.median:.3g} {self.unit}{spread}"
 
 
 def row(what: str, ours: str, values: Sequence[float], unit: str, peer: str = "") -> Row:

@@ -162,7 +162,10 @@ def test_the_command_writes_table_json_csv_and_an_exit_status(tmp_path):
     assert [one["points"] for one in told] == [3, 2] and told[1]["exercises"][0]["mistake"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text())))
     assert len(rows) == 16 and rows[8]["status"] == "mistake" and rows[0]["points"] == "1"
-    assert CliRunner().invoke(app, ["grade", str(tmp_path / "nothing")]).exit_code == 1
+    assert "there is no" in CliRunner().invoke(app, ["grade", str(tmp_path / "nothing")]).stderr
+    (folder / "broken.ipynb").write_text("{")
+    done = CliRunner().invoke(app, ["grade", str(folder)])
+    assert done.exit_code == 2 and "labkit:" not in done.stderr
     assert json.loads(CliRunner().invoke(app, ["grade", str(folder / "ben.ipynb"), "--json", "-"]).stdout)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "all.json", "class"]
 
