@@ -22,8 +22,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 
-from labkit.launch import LESSONS
+from labkit.launch import LESSONS, ROOT
 
+LEDGER = ROOT / "docs" / "claims.md"
 CELL_SECONDS = 120
 LARGEST = 300_000  # bytes of a committed notebook: what a reader on a slow line waits for
 COLOURS = 64  # in a picture's palette: a third of the bytes, and text stays sharp
@@ -43,6 +44,21 @@ def build(names: list[str]) -> None:
             )
         lesson.with_suffix(".ipynb").write_text(text, encoding="utf8")
         print(f"{lesson.stem}.ipynb: {len(notebook.cells)} cells, {len(text.encode()) // 1000} KB")
+    LEDGER.write_text(ledger(), encoding="utf8")
+
+
+def ledger() -> str:
+    """docs/claims.md: the claims in the outputs of all built lessons."""
+    from labkit import course
+
+    found = course.claims(sorted(LESSONS.glob("[0-9]*.ipynb")))
+    held = sum(claim.holds for claim in found)
+    return (
+        "# What the papers claim, and what was measured here\n\n"
+        "Written by `labkit build` from the outputs of the executed lessons; `labkit claims` prints the same table. "
+        f"Of {len(found)} claims {held} hold on the models that run here; the others stay, with the reason.\n\n"
+        f"{course.claims_table(found)}\n"
+    )
 
 
 def sources() -> list[Path]:

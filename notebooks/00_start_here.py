@@ -107,3 +107,12 @@ start_here.course_map()
 
 # %% tags=["nbval-ignore-output"]
 progress()
+
+# %% [markdown]
+# ## What was checked
+#
+# Every lesson ends with what its paper claims and what was measured on a model that runs here. Some claims do not show
+# at this size; they stay in the table, with the reason.
+
+# %% tags=["nbval-ignore-output"]
+start_here.claims_table()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import labkit
-from labkit import start_here
+from labkit import build, start_here
 from labkit.start_here import lessons
 
 
@@ -20,6 +20,12 @@ def test_a_lesson_without_its_minutes_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "LESSONS", tmp_path)
     with pytest.raises(ValueError, match=r'90_new.py: its first cell needs .*"About N minutes"'):
         lessons.about()
+
+
+def test_the_ledger_of_claims_is_what_the_lessons_say_now():
+    assert build.LEDGER.read_text(encoding="utf8") == build.ledger(), "run: labkit build"
+    rows = start_here.claims_table().data.splitlines()[2:]
+    assert len(rows) > 20 and all(row in build.ledger() for row in rows)
 
 
 def test_the_lens_after_all_blocks_is_the_model():

@@ -16,8 +16,8 @@ def __getattr__(name: str) -> Any:
         from .explorer import explore
 
         return explore
-    if name == "course_map":
-        from .lessons import course_map
+    if name in ("course_map", "claims_table"):
+        from . import lessons
 
-        return course_map
+        return getattr(lessons, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

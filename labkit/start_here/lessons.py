@@ -1,9 +1,11 @@
-"""The map of the course, read from the lessons themselves: adding a lesson adds its line."""
+"""The map of the course and its claims, read from the lessons themselves: adding a lesson adds its lines."""
 
 import re
 from pathlib import Path
 
 from IPython.display import Markdown
+
+from labkit import course
 
 LESSONS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -12,6 +14,11 @@ def course_map() -> Markdown:
     """A table of all lessons: title, what each shows, minutes, what one needs; each lesson's first cell says these."""
     rows = [f"| [{name}]({name}.ipynb) | {' | '.join(said)} |" for name, *said in about()]
     return Markdown("\n".join(["| lesson | | what it shows | minutes | you need |", "|---|---|---|---|---|", *rows]))
+
+
+def claims_table() -> Markdown:
+    """Every claim of a paper beside what a lesson measured, from the lessons' outputs: docs/claims.md as well."""
+    return Markdown(course.claims_table(course.claims(sorted(LESSONS.glob("[0-9]*.ipynb")))))
 
 
 def about() -> list[tuple[str, str, str, str, str]]:
