@@ -21,7 +21,11 @@ from labkit.launch import ROOT
 
 BENCH = ROOT / "bench"
 PACKAGES = ("torch", "triton", "numpy", "einops", "transformers", "transformer-lens", "plotly", "nbclient")
-QUIET = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}  # peers draw no bars between rows, and ask no server
+ENVIRONMENT = {
+    "TQDM_DISABLE": "1",  # peers draw no bars between rows,
+    "HF_HUB_OFFLINE": "1",  # and ask no server
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep, as in `labkit lab`
+}
 
 
 def bench(names: Sequence[str] = (), folder: Path = BENCH) -> None:
@@ -61,7 +65,7 @@ def run(name: str, folder: Path = BENCH) -> tuple[list[dict[str, Any]], int]:
     with tempfile.TemporaryDirectory(prefix="labkit-") as temporary:
         file = Path(temporary, "rows")
         command = [sys.executable, "-m", "labkit.benching", str(folder / name), str(file)]
-        status = subprocess.run(command, env=os.environ | QUIET).returncode
+        status = subprocess.run(command, env=os.environ | ENVIRONMENT).returncode
         lines = file.read_text(encoding="utf8").splitlines(keepends=True) if file.exists() else []
     return [{"bench": name, **json.loads(line)} for line in lines if line.endswith("\n")], status
 

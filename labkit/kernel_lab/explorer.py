@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from labkit.course.show import rounded
 from labkit.explorer import Explorer, choice, slider, steps
 from labkit.theme import BLUE, FAINT, INK, ORANGE, PINK, SIGNED, TEAL, Figure, grid
 
@@ -115,7 +116,7 @@ def roofline_figure(*, gpu: str, t: int, d: int, chunk: int, size: int) -> Figur
         yaxis=dict(title_text="FLOP/s, at most", range=[11, 15.3], **power),
     )
     said = "; ".join(
-        f"{name} {one.intensity:.3g} FLOP/byte, {one.bound}-bound, at least {one.seconds * 1e6:.3g} µs a head"
+        f"{name} {rounded(one.intensity)} FLOP/byte, {one.bound}-bound, at least {rounded(one.seconds * 1e6)} µs a head"
         for name, one in landed.items()
     )
     return Figure(
@@ -124,5 +125,5 @@ def roofline_figure(*, gpu: str, t: int, d: int, chunk: int, size: int) -> Figur
         title="Does memory or arithmetic keep each mechanism from being faster, on paper?",
         alt="a roofline on logarithmic axes with four dots, round where memory is the bound and square where it is not",
         summary=f"{about.name}, {t} tokens, heads of {d}, chunk {chunk}, {size} bytes an element; {said}",
-        cards={name: f"{one.intensity:.3g} FLOP/B, {one.bound}" for name, one in landed.items()},
+        cards={name: f"{rounded(one.intensity)} FLOP/B, {one.bound}" for name, one in landed.items()},
     )

@@ -7,6 +7,7 @@ same load counts once, and an atomic reads and writes. Compiled kernels cannot b
 """
 
 import inspect
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,7 @@ def score_text(id: str, fn: Callable) -> str:
         f"{line[0]:<{wide[0]}}" + "".join(f"  {n:>{w}}" for n, w in zip(line[1:], wide[1:], strict=True))
         for line in lines
     ]
-    return "\n".join([f"{shown(asked, asked.probes(0)[-1])}: {who}", *table])
+    return "\n".join([*textwrap.wrap(f"{shown(asked, asked.probes(0)[-1])}: {who}", 92), *table])
 
 
 def watched(asked: Exercise, fn: Callable) -> tuple[Outcome, dict[str, tuple[int, int, int]]]:
