@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from labkit import build, grading
 from labkit.__main__ import app
+from labkit.course import Outcome, find
 from labkit.course.plain import Other, same
 from labkit.grading import notebook, wire
-from labkit.grading.grade import Graded
+from labkit.grading.grade import Graded, Judges
 from labkit.launch import ROOT
 
 FLAGGED = {
@@ -121,6 +122,25 @@ def test_a_mistake_has_its_name_and_an_answer_may_lean_on_other_cells(tmp_path):
     assert "delta_rule.no_longer_there is no exercise" in graded.notes[0]
     assert one(graded, "delta_rule.errors").verdict.status == "todo"
     assert one(graded, "delta_rule.errors").verdict.message == "the notebook has no cell for it"
+
+
+def test_an_answer_may_print_and_warn(tmp_path):
+    talks = (
+        "    import sys, warnings\n    print(state, flush=True)\n    print('x' * 100_000)\n    warnings.warn('slow')\n"
+    )
+    talks += "    sys.stderr.write('x' * 100_000)\n    sys.stderr.flush()\n    sys.__stdout__.flush()\n"
+    (graded,) = grading.grade([write(tmp_path / "a.ipynb", attack(talks + STEP + "    return state\n"))])
+    assert one(graded).verdict.status == "pass" and not one(graded).flags, one(graded)
+
+
+def test_whatever_is_handed_back_can_be_judged():
+    """A process that writes its own answer may send any plain data at all."""
+    asked = find("delta_rule.step")
+    judges, probes = Judges(0), asked.probes(0)
+    for value in [*VALUES, {"a": {None: [torch.zeros(0)]}}, torch.zeros(3, 3).to(torch.float8_e5m2)]:
+        for n in (0, 1, len(probes)):
+            verdict = judges.judge(asked, [Outcome("returned", value, changed=(0, "k", 99, -1))] * n)
+            assert verdict.status in ("wrong", "error", "mistake")
 
 
 def test_what_is_no_notebook_costs_only_itself(tmp_path):

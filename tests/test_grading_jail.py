@@ -1,5 +1,6 @@
 """The walls of an exercise's process, each alone: the kernel's hold where Python's audit hook is not even asked."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import textwrap
 
 import pytest
 
+from labkit.grading import jail
 from labkit.launch import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these walls are Linux's")
@@ -112,6 +114,19 @@ def test_python_itself_refuses_and_notes_it_on_every_platform():
         print(notes)
     """)
     assert said.splitlines() == [*(f"an answer {name}" for name in AUDITED), repr(list(AUDITED))]
+
+
+def test_a_folder_whose_name_begins_alike_is_not_inside(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "ab").write_text("b")
+    (tmp_path / "a" / "b").write_text("b")
+    notes = []
+    hook = jail.auditor([str(tmp_path / "a")], notes.append)
+    hook("open", (str(tmp_path / "a" / "b"), "r", os.O_RDONLY))
+    assert notes == []
+    with pytest.raises(PermissionError):
+        hook("open", (str(tmp_path / "ab"), "r", os.O_RDONLY))
+    assert notes == ["reads a file"]
 
 
 def test_no_package_with_answers_can_be_imported():

@@ -143,12 +143,17 @@ class Judges:
 
     def verdict(self, exercise: Exercise, attempt: Attempt, seconds: float) -> tuple[Verdict, tuple[str, ...]]:
         """Run an attempt on the hidden probes, in its own process, and compare in this one."""
-        probes, answered = self.case(exercise)
+        probes, _ = self.case(exercise)
         given = [[list(call.args), call.kwargs] for call in map(as_call, probes)]
         request = {"id": exercise.id, "source": attempt.source, "through": exercise.through is not None}
         outcomes, flags = elsewhere(encode(request | {"probes": given, "seconds": seconds}), seconds)
+        return self.judge(exercise, outcomes), flags
+
+    def judge(self, exercise: Exercise, outcomes: Sequence[Outcome]) -> Verdict:
+        """Hold what came back, which may be any plain data, against the house's answers."""
+        probes, answered = self.case(exercise)
         with self.alone:
-            return judge(exercise, probes, outcomes[: len(probes)], answered), flags
+            return judge(exercise, probes, outcomes[: len(probes)], answered)
 
 
 def elsewhere(request: bytes, seconds: float) -> tuple[list[Outcome], tuple[str, ...]]:

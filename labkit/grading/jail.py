@@ -91,7 +91,7 @@ class Closed(MetaPathFinder):
 
 def auditor(readable: Sequence[str], note: Callable[[str], None]) -> Callable[[str, tuple[Any, ...]], None]:
     """An audit hook, which cannot be taken away again."""
-    inside = tuple(os.path.realpath(path) for path in readable)
+    inside = [os.path.realpath(path) for path in readable]
     secret, environment = os.path.realpath(ROOT), os.path.realpath(sys.prefix)
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -101,7 +101,7 @@ def auditor(readable: Sequence[str], note: Callable[[str], None]) -> Callable[[s
         real = os.path.realpath(os.fsdecode(path))
         if isinstance(flags, int) and flags & writing and real != os.devnull:
             return "writes a file"
-        if not real.startswith(inside) or (real.startswith(secret) and not real.startswith(environment)):
+        if not any(within(real, path) for path in inside) or (within(real, secret) and not within(real, environment)):
             return "reads a file"
         return ""
 
@@ -115,6 +115,11 @@ def auditor(readable: Sequence[str], note: Callable[[str], None]) -> Callable[[s
             raise PermissionError(f"an answer {said}: it may only compute ({event})")
 
     return hook
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a real path is this folder or below it; "/usr-local" is not below "/usr"."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _limit_memory() -> None:
@@ -162,7 +167,7 @@ def _landlock(readable: Sequence[str]) -> None:
 
 def _without_secrets(path: str) -> list[str]:
     """The path itself, unless the lab is inside it: then nothing, for a rule cannot be taken back further down."""
-    return [] if os.path.realpath(ROOT).startswith(os.path.realpath(path) + os.sep) else [path]
+    return [] if within(os.path.realpath(ROOT), os.path.realpath(path)) else [path]
 
 
 NATIVE, X32 = 0xC000003E, 0x40000000

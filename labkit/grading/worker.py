@@ -90,11 +90,13 @@ def _note(notes: list[str], said: str) -> None:
 
 
 def _be_quiet(kept: int) -> None:
-    """Whatever is printed is lost, and no file stays open but the way back."""
-    sys.stdin = sys.stdout = sys.stderr = open(os.devnull, "r+")  # noqa: SIM115 (it stays open)
+    """Whatever is printed is lost, and no file stays open but that and the way back."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (they stay open)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if sys.platform != "win32":
         os.closerange(3, kept)
         os.closerange(kept + 1, 4096)
