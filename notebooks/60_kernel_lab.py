@@ -177,8 +177,9 @@ score("kernel_lab.scale_rows", scale_rows)
 # %% tags=["exercise"]
 @exercise("kernel_lab.transpose")  # difficulty 2/5 · 10 min · about 4 lines
 def transpose(x, out, n, m, BLOCK: "tl.constexpr"):
-    """x (n, m) -> out (m, n) = x.T. Program (a, b) owns rows a * BLOCK ... and columns b * BLOCK ... of x.
+    """x (n, m) -> out (m, n) = x.T.
 
+    Program (a, b) owns rows a * BLOCK ... and columns b * BLOCK ... of x.
     Scored: every entry is read once and written once.
     """
     raise Todo
@@ -200,8 +201,9 @@ score("kernel_lab.transpose", transpose)
 # %% tags=["exercise"]
 @exercise("kernel_lab.softmax")  # difficulty 2/5 · 12 min · about 5 lines
 def softmax(x, out, m, BLOCK: "tl.constexpr"):
-    """x (n, m) -> out (n, m), the softmax of each row, which may hold large numbers. Program i owns row i; m <= BLOCK.
+    """x (n, m) -> out (n, m), the softmax of each row, which may hold large numbers.
 
+    Program i owns row i; m <= BLOCK.
     Scored: every entry of x is read once, every entry of out written once.
     """
     raise Todo
@@ -223,9 +225,10 @@ score("kernel_lab.softmax", softmax)
 # %% tags=["exercise"]
 @exercise("kernel_lab.column_sums")  # difficulty 3/5 · 15 min · about 7 lines
 def column_sums(x, out, n, m, ROWS: "tl.constexpr", COLS: "tl.constexpr"):
-    """x (n, m) -> out (m,), the sum of each column. Program p owns columns p * COLS ...; it takes ROWS rows at a time.
+    """x (n, m) -> out (m,), the sum of each column.
 
-    `out` holds NaN at first. Scored: every entry of x is read once, every entry of out written once.
+    Program p owns columns p * COLS ... and takes ROWS rows at a time. `out` holds NaN at
+    first. Scored: every entry of x is read once, every entry of out written once.
     """
     raise Todo
 
@@ -274,9 +277,11 @@ if kernels.WHERE != "nowhere":
 
     for warps in (2, 4):
         report = kernel_lab.compile_report(delta_rule.peer_case(warps), "sm_90")
-        print(f"{warps} warps: {report.registers} registers a thread, {report.spills} bytes of each spilled, "
+        print(f"{warps} warps: {report.registers} registers a thread, "
+              f"{report.spills} bytes of each spilled, "
               f"{report.tensor_core} matrix instructions;")
-        print(f"         {report.occupancy:.0%} of the warps that fit run at once, limited by {report.limit}")
+        print(f"         {report.occupancy:.0%} of the warps that fit run at once, "
+              f"limited by {report.limit}")
 
 # %% [markdown]
 # What does spilling cost? On paper: every spilled byte is written and read again, by every thread. A kernel of ours
@@ -307,8 +312,8 @@ if kernels.WHERE == "interpreted":
     counted = kernel_lab.work(states)
     landing = kernel_lab.land(counted, "H100")
     reveal("kernel_lab.roof", 100 * landing.attainable / landing.peak)
-    print(f"{counted.flops / 1e6:.0f} MFLOP, {counted.distinct / 1e6:.1f} MB: {landing.intensity:.0f} FLOP a byte, "
-          f"ridge {landing.ridge:.0f}: {landing.bound}-bound")
+    print(f"{counted.flops / 1e6:.0f} MFLOP, {counted.distinct / 1e6:.1f} MB: "
+          f"{landing.intensity:.0f} FLOP a byte, ridge {landing.ridge:.0f}: {landing.bound}-bound")
 
 # %% [markdown]
 # It multiplies matrices all the time and still waits for memory. *Move the sliders: which mechanism ever reaches the
@@ -334,9 +339,11 @@ kernel_lab.explore_roofline()
 def matmul(a, b, out, n, m, k, ROWS: "tl.constexpr", COLS: "tl.constexpr", DEPTH: "tl.constexpr"):
     """a (n, k), b (k, m), float32 or float16 -> out (n, m) = a @ b.
 
-    Program (p, r) owns rows p * ROWS ... and columns r * COLS ..., and sums over k in float32, DEPTH at a time.
+    Program (p, r) owns rows p * ROWS ... and columns r * COLS ..., and sums over k in
+    float32, DEPTH at a time.
     On a GPU, tl.dot(..., input_precision="ieee") keeps float32 inputs from being rounded.
-    Scored: each program reads its rows of a and its columns of b once; every entry of out is written once.
+    Scored: each program reads its rows of a and its columns of b once; every entry of out is
+    written once.
     """
     raise Todo
 
@@ -362,7 +369,8 @@ def linear_attention(
 ):
     """q, k (h, t, D_K), v (h, t, D_V), state (h, D_K, D_V) -> out (h, t, D_V), new_state (h, D_K, D_V).
 
-    Program h owns head h. t <= CHUNK; CHUNK, D_K and D_V are powers of two, at least 16. Queries are not scaled.
+    Program h owns head h. t <= CHUNK; CHUNK, D_K and D_V are powers of two, at least 16. Queries are
+    not scaled.
     Leaves `state` alone.
     Scored: every input is read once, every result written once.
     """
@@ -384,7 +392,7 @@ if kernels.WHERE == "interpreted":
     one, many = recurrent(4096, 64, 2), chunkwise(4096, 64, 2, chunk=64)
     token, chunks = one.land(h100), many.land(h100)
     claim("kernel_lab.recurrent_is_memory_bound", paper="Gated Linear Attention, arXiv 2312.06635",
-          says="the recurrent form is sums and products of elements, and leaves matrix units idle (§2)",
+          says="the recurrent form works element by element and leaves matrix units idle (§2)",
           measured=f"{sum(one.matrix.values()):.0f} matrix FLOPs, {token.intensity:.1f} FLOP a byte",
           holds=not one.matrix and token.bound == "memory",
           on="closed formula, equal to the counted kernel; H100's data sheet")
