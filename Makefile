@@ -30,18 +30,18 @@ lab: $(LAB)  ## JupyterLab on your copies of the lessons; ARGS="--no-browser --p
 	@$(PY) -m labkit lab $(ARGS)
 
 test: $(TEST)  ## everything: style and types, tests, notebooks, a real browser
-	@$(PY) -m labkit assets fetch
 	@failed=; \
 	stage() { \
 	  name=$$1; shift; start=$$(date +%s); echo "== $$name"; "$$@" || failed="$$failed $$name"; \
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	}; \
 	export OMP_WAIT_POLICY=PASSIVE; \
+	$(PY) -m labkit assets fetch & fetching=$$!; \
 	stage lint $(MAKE) --no-print-directory lint; \
-	stage tests env OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_notebooks.py --ignore tests/test_browser.py; \
-	stage lessons env OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_notebooks.py -n 2 --dist worksteal; \
+	wait $$fetching || exit 1; \
+	stage tests env OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_browser.py; \
 	stage nbval env OMP_NUM_THREADS=1 $(PY) -m pytest notebooks -n 2 $(NBVAL); \
-	echo "== browser"; $(PY) -m pytest tests/test_browser.py || failed="$$failed browser"; \
+	stage browser $(PY) -m pytest tests/test_browser.py; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 lint: $(TEST)  ## ruff and mypy

@@ -204,6 +204,7 @@ def _keep(made: Path, target: Path) -> None:
     with _cache_in_reach():
         with made.open("rb+") as f:
             os.fsync(f.fileno())
+        made.chmod(0o644)  # a cache may be shared, and safetensors writes for its owner alone
         os.replace(made, target)
 
 

@@ -98,6 +98,10 @@ def _checked(archive: Path) -> list[Entry]:
             packed = _read(z.read(MANIFEST), archive)
     except (zipfile.BadZipFile, EOFError) as error:
         raise AssetError(f"{archive} is not a whole archive ({error}): copy it anew, or pack it again") from error
+    except OSError as error:
+        raise AssetError(
+            f"{archive} cannot be read ({error.strerror}): name the file that `labkit assets pack` wrote"
+        ) from error
     for name, row in packed.items():
         if name not in assets.names():
             raise AssetError(f"{archive} holds {name!r}, which this checkout of labkit does not know: {_SAME_VERSION}")

@@ -109,7 +109,7 @@ def unpack(e: Entry, wheel: Path, out: Path) -> None:
                 digest.update(piece)
                 file.write(piece)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise AssetError(f"{e.name}: the wheel {e.wheel} cannot be unpacked ({error}); nothing was kept") from error
+        raise AssetError(f"{e.name}: {e.wheel} cannot be unpacked ({error}); nothing was kept") from error
     if (size, digest.hexdigest()) != (e.size, e.sha256):
         raise AssetError(
             f"{e.name}: {e.member} in {e.wheel} has {size} bytes and sha256 {digest.hexdigest()}, "

@@ -15,7 +15,7 @@ from labkit.peak import PeakMemory
 NOT_COMPARED = ("application/vnd.plotly.v1+json", "text/html", "image/svg+xml")
 SECONDS, BYTES = 60, 4 << 30  # what a lesson may take: of one processor, for another lesson runs beside it
 
-_running: dict[str, tuple[PeakMemory, float]] = {}
+_running: dict[str, tuple[tempfile.TemporaryDirectory, PeakMemory, float]] = {}
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -27,8 +27,9 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Each notebook starts, as when it was built, with an empty work folder: the kernel starts just after this."""
     if item.path.stem not in _running:
-        os.environ["LABKIT_WORK"] = tempfile.mkdtemp(prefix="labkit-")
-        _running[item.path.stem] = PeakMemory().__enter__(), time.monotonic()
+        work = tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True)
+        os.environ["LABKIT_WORK"] = work.name
+        _running[item.path.stem] = work, PeakMemory().__enter__(), time.monotonic()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -36,9 +37,10 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """After its last cell a notebook's time and memory are held to what a lesson may take."""
     yield
     if nextitem is None or nextitem.path != item.path:
-        peak, start = _running[item.path.stem]
+        work, peak, start = _running[item.path.stem]
         seconds = time.monotonic() - start
         peak.__exit__()
+        work.cleanup()
         assert peak.bytes, "no kernel was seen"
         said = f"{seconds:.1f} s, {peak.cpu:.1f} s of one processor, {peak.bytes / 2**30:.2f} GiB"
         item.user_properties.append((f"{item.path.stem}, unsolved", said))

@@ -149,3 +149,12 @@ def test_every_asset_of_the_lab_is_fully_described():
         assert e.size > 0 and e.wheel_size > 0 and Path(e.member).suffix
         assert e.licence and len(e.citation) > 10 and e.note
     assert "://" not in assets.TABLE.read_text(encoding="utf-8"), "pip knows where packages are; the list names no host"
+
+
+def test_whatever_made_a_file_everyone_who_shares_the_cache_can_read_it(shop):
+    def for_me_alone(out):
+        out.write_bytes(b"converted")
+        out.chmod(0o600)
+
+    shop.stock("tiny")
+    assert assets.derived("tiny", "v1.bin", for_me_alone).stat().st_mode & 0o444 == 0o444

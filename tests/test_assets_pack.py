@@ -192,8 +192,7 @@ def test_what_is_no_archive_of_ours_or_half_of_one_is_refused(shop, archive, tmp
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
         z.writestr("beach.jpg", b"")
     refused(lambda: assets_pack.unpack(tmp_path / "photos.zip"), "not written by `labkit assets pack`")
-    with pytest.raises(FileNotFoundError):
-        assets_pack.unpack(tmp_path / "absent.zip")
+    refused(lambda: assets_pack.unpack(tmp_path / "absent.zip"), "absent.zip cannot be read", "name the file")
     assert not shop.cache.exists()
 
 

@@ -35,6 +35,13 @@ def softmax_without_max(x, out, m, BLOCK: "tl.constexpr"):
     tl.store(out + row + col, weights / tl.sum(weights, 0), mask=col < m)
 
 
+def softmax_as_it_is_written(x, out, m, BLOCK: "tl.constexpr"):
+    col = tl.arange(0, BLOCK)
+    row = tl.program_id(0) * m
+    weights = tl.exp(tl.load(x + row + col, mask=col < m))
+    tl.store(out + row + col, weights / tl.sum(weights, 0), mask=col < m)
+
+
 def softmax_of_padding(x, out, m, BLOCK: "tl.constexpr"):
     col = tl.arange(0, BLOCK)
     row = tl.program_id(0) * m
@@ -104,6 +111,11 @@ SOFTMAX = Exercise(
             "the exponential that overflows",
             softmax_without_max,
             "exp(89) is infinite in float32; subtracting the row's maximum first changes nothing but that",
+        ),
+        Mistake(
+            "the formula as it is written",
+            softmax_as_it_is_written,
+            "two things at once: exp(89) is infinite in float32, so subtract the row's maximum first; and lanes past the row hold 0 and add exp(0) to the sum, so load them as −∞",
         ),
         Mistake(
             "the padding that takes part",
