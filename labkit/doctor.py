@@ -25,7 +25,7 @@ from . import pins
 from .launch import ROOT, environment, work_folder
 
 GIB = 1 << 30
-MEMORY = 4 * GIB  # the most that a lesson may take
+MEMORY = 5 * GIB // 2  # the most that JupyterLab may take with one lesson open
 CONVERTED = 0.7e9  # bytes: SmolLM2 in float32, made once from its file
 PATIENCE = 60  # seconds for a program that should answer in three
 TOOLS = ("ptxas", "ptxas-blackwell", "nvdisasm", "cuobjdump")  # come in Triton's wheel
@@ -198,9 +198,9 @@ def _machine() -> Iterator[Finding]:
     yield Finding("cores", "ok", str(cores)) if cores > 1 else Finding("cores", "worth knowing", f"{cores}: {slow}")
     free = _free_memory()
     if free is None:
-        yield Finding("memory", "worth knowing", "this system does not say how much is free; a lesson may take 4 GiB")
+        yield Finding("memory", "worth knowing", "this system does not say how much is free; a lesson may take 2.5 GiB")
     elif free < MEMORY:
-        says = f"{free / GIB:.1f} GiB free, a lesson may take {MEMORY / GIB:.0f} GiB"
+        says = f"{free / GIB:.1f} GiB free, a lesson may take {MEMORY / GIB:.1f} GiB"
         yield Finding("memory", "worth knowing", says, "close other programs, and one lesson before you open another")
     else:
         yield Finding("memory", "ok", f"{free / GIB:.1f} GiB free")
