@@ -30,7 +30,8 @@ from labkit import start_here
 from labkit.course import Todo, check, exercise, hint, predict, progress, reveal, solve  # noqa: F401 (for you)
 
 lm = labkit.lm.load()
-print(f"SmolLM2: {lm.config.n_layers} blocks, {sum(W.numel() for W in lm.weights()) / 1e6:.0f} million parameters")
+weights = sum(W.numel() for W in lm.weights()) / 1e6
+print(f"SmolLM2: {lm.config.n_layers} blocks, {weights:.0f} million parameters")
 
 # %% [markdown]
 # ## Predict

@@ -10,6 +10,7 @@ from playwright.sync_api import Error, TimeoutError
 from labkit import browser as harness
 
 FAST, SLOW = 2_000, 30_000  # ms to wait for a picture to change; a slow control computes first
+SOON = 500  # before a button is pressed, if there is one
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def moves(explorer: Explorer, control: Control, how: Callable[[Explorer, Control
             explorer.page.wait_for_timeout(500)
         before = explorer.picture()
         how(explorer, control, attempt)
-        if explorer.changes(before, FAST if buttons else control.wait):
+        if explorer.changes(before, SOON if buttons else control.wait):
             return True
         for button in buttons:
             how(explorer, button, 0)
