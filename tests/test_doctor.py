@@ -171,7 +171,7 @@ def test_progress_that_cannot_be_read_is_said_and_left_as_it_is(monkeypatch, tmp
 
 def test_a_small_machine_is_said(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(doctor, "_free_memory", lambda: 3 << 30)
+    monkeypatch.setattr(doctor, "_free_memory", lambda: 2 << 30)
     findings = list(doctor._machine())
     assert {finding.state for finding in findings} == {"worth knowing"}
     assert the(findings, "memory").says.startswith("3.0 GiB free") and the(findings, "memory").get
