@@ -174,7 +174,7 @@ def test_a_small_machine_is_said(monkeypatch):
     monkeypatch.setattr(doctor, "_free_memory", lambda: 2 << 30)
     findings = list(doctor._machine())
     assert {finding.state for finding in findings} == {"worth knowing"}
-    assert the(findings, "memory").says.startswith("3.0 GiB free") and the(findings, "memory").get
+    assert the(findings, "memory").says.startswith("2.0 GiB free") and the(findings, "memory").get
     monkeypatch.setattr(doctor, "_free_memory", lambda: None)
     assert "does not say" in the(doctor._machine(), "memory").says
 
