@@ -148,7 +148,7 @@ def redraw_ms(explorer: Explorer, control: Control, attempt: int) -> float | Non
         page.wait_for_function("() => window.labkitKey && window.labkitDrawn > window.labkitKey", timeout=1_000)
     except Error:
         return None
-    page.wait_for_timeout(150)  # a redraw may come in two parts: the last one counts
+    page.wait_for_timeout(250)  # a redraw may come in two parts: the last one counts
     return page.evaluate("() => window.labkitDrawn - window.labkitKey")
 
 
