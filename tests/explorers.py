@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from playwright.sync_api import Error, TimeoutError
+from playwright.sync_api import TimeoutError
 
 from labkit import browser as harness
 
@@ -141,15 +141,9 @@ def watch_redraws(explorer: Explorer) -> None:
 
 def redraw_ms(explorer: Explorer, control: Control, attempt: int) -> float | None:
     """The milliseconds from key press to finished redraw, or None for a key that drew nothing (a slider's end)."""
-    page = explorer.page
-    page.evaluate("() => { window.labkitKey = window.labkitDrawn = 0; }")
+    explorer.page.evaluate("() => { window.labkitKey = window.labkitDrawn = 0; }")
     press(explorer, control, attempt)
-    try:
-        page.wait_for_function("() => window.labkitKey && window.labkitDrawn > window.labkitKey", timeout=1_000)
-    except Error:
-        return None
-    page.wait_for_timeout(250)  # a redraw may come in two parts: the last one counts
-    return page.evaluate("() => window.labkitDrawn - window.labkitKey")
+    return explorer.page.evaluate(_REDRAWN)
 
 
 _PICTURE = """where => {
@@ -172,6 +166,19 @@ _WATCH = """where => {
   const watcher = new MutationObserver(drawn);
   if (!plots.length) for (const html of root.querySelectorAll('.widget-html-content, canvas, img'))
     watcher.observe(html, {subtree: true, childList: true, attributes: true, characterData: true});
+}"""
+
+# The kernel answers in order: once it has answered a request made after the key, it has sent all that the key changed. A
+# redraw may come in two parts, and the last one counts, so nothing more may come for a while.
+_REDRAWN = """async () => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  let seen;
+  await kernel.requestExecute({code: '', silent: true, store_history: false}).done;
+  do {
+    seen = window.labkitDrawn;
+    await new Promise(done => setTimeout(done, 75));
+  } while (window.labkitDrawn !== seen);
+  return window.labkitKey && seen > window.labkitKey ? seen - window.labkitKey : null;
 }"""
 
 # Runs in the lesson's kernel. A display (HTML, Label, a figure) is no control; a widget that is neither is an error, so

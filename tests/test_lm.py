@@ -1,5 +1,6 @@
 """The language model is the one that its weights were trained for, and its taps tell the truth."""
 
+import functools
 import re
 
 import pytest
@@ -24,12 +25,16 @@ def lm():
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
     """transformers' own reading of the same GGUF file: weights, rotary layout and tokenizer, none of it ours."""
+    import gguf
     import transformers
 
-    gguf = assets.path("smollm2")
-    there = dict(gguf_file=gguf.name, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **there).eval()
-    return model, transformers.AutoTokenizer.from_pretrained(gguf.parent, **there)
+    file = assets.path("smollm2")
+    there = dict(gguf_file=file.name, local_files_only=True)
+    with pytest.MonkeyPatch.context() as once:  # it reads the file three times, and names its tensors 397 times
+        for slow in ("GGUFReader", "get_tensor_name_map"):
+            once.setattr(gguf, slow, functools.cache(getattr(gguf, slow)))
+        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **there).eval()
+        return model, transformers.AutoTokenizer.from_pretrained(file.parent, **there)
 
 
 def text_of(lm, t):

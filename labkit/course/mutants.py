@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import inspect
 import itertools
 import linecache
@@ -19,7 +20,7 @@ from torch import Tensor
 import kernels
 import labkit
 
-from .judging import judge
+from .judging import answers, judge
 from .registry import Call, Exercise, Probes
 from .running import Todo, as_call, run
 
@@ -160,24 +161,29 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 def kill(exercise: Exercise) -> tuple[int, list[str]]:
     """How many mutants of the reference its probes notice, and which ones they miss though they answer differently."""
     killed, survivors = 0, []
+    noticed = otherwise(exercise, exercise.probes(0))
+    # Where a mutant that slips through may still show that it is another function: if nowhere, it does not count.
+    elsewhere = [exercise.probes(seed) for seed in (1001, 1002, 1003)] + [longer(exercise)]
+    differs = [otherwise(exercise, probes) for probes in elsewhere]
     for description, source in mutants(inspect.getsource(exercise.reference)):
         mutant = defined(exercise, source)
-        if not agrees(exercise, mutant, exercise.probes(0)):
+        if noticed(mutant):
             killed += 1
-        elif not all(agrees(exercise, mutant, probes) for probes in elsewhere(exercise)):
+        elif any(differ(mutant) for differ in differs):
             survivors.append(description)
     return killed, survivors
 
 
-def agrees(exercise: Exercise, fn: Callable, probes: Probes) -> bool:
+def otherwise(exercise: Exercise, probes: Probes) -> Callable[[Callable], bool]:
+    """Whether a function fails on one of these probes at least; what the reference does with them is asked once."""
     nameless = replace(exercise, mistakes=())  # which mistake it is takes long to say
-    return judge(nameless, probes, run(exercise.answer(fn), probes, seconds=2)).status == "pass"
+    answered = functools.cache(answers(exercise, probes))
 
+    def fails(fn: Callable, i: int) -> bool:
+        did = run(exercise.answer(fn), probes[i : i + 1], seconds=2)
+        return judge(nameless, probes[i : i + 1], did, lambda house, _: answered(house, i)).status != "pass"
 
-def elsewhere(exercise: Exercise) -> Iterator[Probes]:
-    """Where a mutant that slipped through may still show that it is another function: if nowhere, it does not count."""
-    yield from (exercise.probes(seed) for seed in (1001, 1002, 1003))
-    yield longer(exercise)
+    return lambda fn: any(fails(fn, i) for i in range(len(probes)))
 
 
 def longer(exercise: Exercise) -> list[Call]:

@@ -93,14 +93,14 @@ def train(
     n_pairs: int = 8,
     rewrites: int = 4,
     t: int = 40,
-    vocab: int = 64,
+    vocab: int = 40,
     d: int = 64,
     layers: int = 1,
     heads: int = 1,
     d_k: int = 16,
     d_v: int = 16,
     steps: int = 300,
-    batch: int = 32,
+    batch: int = 16,
     lr: float = 0.03,
 ) -> Recall:
     """Train a model around `memory` for each seed, which decides its weights and what it reads, and measure its recall.

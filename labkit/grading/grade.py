@@ -92,26 +92,30 @@ def grade(
     exercise. Nothing in a notebook can stop this: what goes wrong is the result of that exercise, or of that notebook.
     """
     judges = Judges(secrets.randbits(31) if seed is None else seed)
-    graded = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for path in paths:
-            graded.append(_graded(path, judges, seconds, pool))
+    graded, pool = [], ThreadPoolExecutor(os.cpu_count() or 1)
+    try:  # all are begun at once: while one waits for its limit, others go on
+        for done in [_begun(path, judges, seconds, pool) for path in paths]:
+            graded.append(done())
             tick(graded[-1])
+    finally:
+        pool.shutdown(cancel_futures=True)
     return graded
 
 
-def _graded(path: Path, judges: "Judges", seconds: float, pool: ThreadPoolExecutor) -> Graded:
+def _begun(path: Path, judges: "Judges", seconds: float, pool: ThreadPoolExecutor) -> Callable[[], Graded]:
+    """Begin with a notebook; what is returned waits for its results."""
     try:
         written = attempts(path)
     except Unreadable as error:
-        return Graded(path, problem=str(error))
+        unread = Graded(path, problem=str(error))
+        return lambda: unread
     asked = [e for room in rooms() if any(id.startswith(f"{room}.") for id in written) for e in exercises(room)]
     strange = sorted(written.keys() - {exercise.id for exercise in asked})
     notes = tuple(f"{id} is no exercise of this version of the lab, and counts for nothing" for id in strange)
     if not asked:
-        return Graded(path, problem="there is no exercise of the lab in it", notes=notes)
+        return lambda: Graded(path, problem="there is no exercise of the lab in it", notes=notes)
     results = pool.map(lambda exercise: _result(exercise, written.get(exercise.id), judges, seconds), asked)
-    return Graded(path, tuple(results), notes=notes)
+    return lambda: Graded(path, tuple(results), notes=notes)
 
 
 def _result(exercise: Exercise, attempt: Attempt | None, judges: "Judges", seconds: float) -> Result:
