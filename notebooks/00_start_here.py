@@ -27,7 +27,7 @@ import torch
 
 import labkit
 from labkit import start_here
-from labkit.course import Todo, check, exercise, hint, predict, progress, reveal, solve  # noqa: F401 (for you)
+from labkit.course import Todo, check, exercise, hint, predict, progress, reveal, solve  # noqa: F401
 
 lm = labkit.lm.load()
 weights = sum(W.numel() for W in lm.weights()) / 1e6

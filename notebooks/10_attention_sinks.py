@@ -93,7 +93,8 @@ massive = run[f"{start + 1}.residual"][0, 0]
 two = massive.abs().topk(2)
 print(f"block {start} multiplies the norm of token 0 by {norm[start + 1, 0] / norm[start, 0]:.3g}")
 share = (two.values**2).sum() / massive.square().sum()
-print(f"two of {len(massive)} dimensions hold {share:.3%} of its squared length: {two.indices.tolist()}")
+print(f"two of its {len(massive)} dimensions hold {share:.3%} of the squared length: "
+      f"{two.indices.tolist()}")
 values = torch.stack([run[f"{i}.value"][0].norm(dim=-1).mean(0) for i in layers])  # (layer, t)
 late = slice(start + 1, 29)
 print(f"mean norm of the values in blocks {start + 1} to 28: token 0 {values[late, 0].mean():.2f}, "
@@ -202,7 +203,8 @@ for name in loss:
 # %% tags=["exercise"]
 @exercise("attention_sinks.keep_slots")  # difficulty 1/5 · 5 min · about 1 line
 def keep_slots(n_slots, n_sink, window):
-    """-> the slots of 0 … n_slots − 1 that stay, a list in order: the first n_sink, the newest `window`."""
+    """-> the slots of 0 … n_slots − 1 that stay, in order, as a list: the first n_sink and the newest
+    `window`."""
     raise Todo
 
 
@@ -329,7 +331,7 @@ bars(
 # %% tags=["exercise"]
 @exercise("attention_sinks.softmax_with_sink")  # difficulty 3/5 · 10 min · about 3 lines
 def softmax_with_sink(scores, sink):
-    """scores (h i j), sink (h) -> weights (h i j); rows sum to less than one. Stable for large scores."""
+    """scores (h i j), sink (h) -> weights (h i j); rows sum to less than 1. Stable for large scores."""
     raise Todo
 
 

@@ -371,7 +371,8 @@ for block in (23, 24, 29):
     fit = fits[block]
     unseen = [recall.held_out_r2(fit.mlp_out, fit.head_outs, group, folds=3).centred
               for group in (fit.country, fit.template)]
-    print(f"block {block}, centred R²: countries not seen {unseen[0]:.3f}, template not seen {unseen[1]:.3f}")
+    print(f"block {block}, centred R²: countries not seen {unseen[0]:.3f}, "
+          f"template not seen {unseen[1]:.3f}")
 
 # %% [markdown]
 # Two very different answers from one fit. Against saying *nothing*, the regression explains a third to four fifths of
