@@ -148,3 +148,18 @@ def test_no_package_with_answers_can_be_imported():
         print(notes)
     """)
     assert said.startswith("LookupError") and "imports labkit.delta_rule" in said and "kernels.delta_rule" in said
+
+
+def test_whoever_finds_a_mechanism_behind_a_kernels_launch_finds_it_empty():
+    said = inside("""
+        import torch
+        from labkit.grading import worker
+        worker._through("delta_rule.read_chunk")
+        worker._through("flow_attention.pour")
+        from labkit import delta_rule, flow_attention, linear_attention
+        q = torch.ones(1, 1, 2, 2)
+        print([form(q, q, q, q[..., 0]) for form in (delta_rule.recurrent, delta_rule.parallel, delta_rule.chunkwise)])
+        print([form(q, q, q) for form in (linear_attention.recurrent, flow_attention.linear, flow_attention.causal.kernel)])
+        print(delta_rule.forms.Chunks.forward(*8 * [None]), delta_rule.exercises.STEP.reference(q, q, q, q))
+    """)
+    assert said == "[None, None, None]\n[None, None, None]\nNone None"

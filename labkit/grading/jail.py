@@ -49,13 +49,14 @@ def close_doors(note: Callable[[str], None]) -> None:
         _landlock(readable)
         if platform.machine() == "x86_64":
             _seccomp()
-    for name in [name for name in sys.modules if _holds_answers(name)]:
+    for name in [name for name in sys.modules if holds_answers(name)]:
         del sys.modules[name]
     sys.meta_path.insert(0, Closed(note))
     sys.addaudithook(auditor(readable, note))
 
 
-def _holds_answers(module: str) -> bool:
+def holds_answers(module: str) -> bool:
+    """Whether answers can be read in the module of this name, or computed by it."""
     package, _, rest = module.partition(".")
     return package in HOUSE and bool(rest) and (".exercises" in module or not module.startswith(HARMLESS))
 

@@ -9,7 +9,7 @@ import importlib
 import linecache
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from types import CodeType, FunctionType
 from typing import Any
@@ -18,10 +18,10 @@ import einops  # noqa: F401 (so that no learner's answer waits for it)
 import torch
 
 import kernels
-from labkit.course import Call, Exercise, Todo, exercises, run
+from labkit.course import Call, Todo, exercises, run
 from labkit.course.running import Outcome
 
-from .jail import close_doors
+from .jail import close_doors, holds_answers
 from .wire import decode, encode
 
 LARGEST = 64 << 20  # bytes of an answer: a hundred times what any exercise returns
@@ -103,20 +103,32 @@ def _be_quiet(kept: int) -> None:
 
 
 def _through(id: str) -> Callable[[Callable], Callable]:
-    """How an answer is launched or watched. It stands among the answers, which are emptied first."""
+    """How an answer is launched or watched. It stands among the answers and their mechanism, which are emptied first."""
     room = exercises(id.partition(".")[0])
     for exercise in room:
-        _empty(exercise)
+        for fn in (exercise.reference, *exercise.alternatives, *(mistake.fn for mistake in exercise.mistakes)):
+            _empty(fn)
+    for name in [name for name in sys.modules if holds_answers(name) and ".exercises" not in name]:
+        for fn in _defined_in(name, vars(sys.modules[name])):
+            _empty(fn)
     return next(exercise.answer for exercise in room if exercise.id == id)
 
 
-def _empty(exercise: Exercise) -> None:
-    """Take the code out of every right and every known wrong answer."""
-    for fn in (exercise.reference, *exercise.alternatives, *(mistake.fn for mistake in exercise.mistakes)):
-        while isinstance(fn, functools.partial):
-            fn = fn.func
-        with contextlib.suppress(AttributeError):
-            fn.__code__ = _emptied(fn.__code__)
+def _defined_in(module: str, names: Mapping[str, Any]) -> Iterator[Any]:
+    """The functions of a module, and of the classes in it."""
+    for value in names.values():
+        if isinstance(value, type) and value.__module__ == module:
+            yield from _defined_in(module, vars(value))
+        elif getattr(value, "__module__", None) == module:
+            yield getattr(value, "__wrapped__", getattr(value, "__func__", value))
+
+
+def _empty(fn: Any) -> None:
+    """Take the code out of a function."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    with contextlib.suppress(AttributeError):
+        fn.__code__ = _emptied(fn.__code__)
 
 
 def _emptied(code: CodeType) -> CodeType:
