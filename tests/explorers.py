@@ -168,17 +168,19 @@ _WATCH = """where => {
     watcher.observe(html, {subtree: true, childList: true, attributes: true, characterData: true});
 }"""
 
-# The kernel answers in order: once it has answered a request made after the key, it has sent all that the key changed. A
-# redraw may come in two parts, and the last one counts, so nothing more may come for a while.
+# The kernel answers in order: once it has answered a request made after the key, it has sent all that the key changed;
+# the request waits for the first redraw, so as not to slow it. A redraw may come in two parts, and the last one counts.
 _REDRAWN = """async () => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-  let seen;
+  const pause = ms => new Promise(done => setTimeout(done, ms)), took = () => window.labkitDrawn - window.labkitKey;
+  for (let n = 0; n < 40 && !(took() > 0); n++) await pause(5);
   await kernel.requestExecute({code: '', silent: true, store_history: false}).done;
+  let seen;
   do {
-    seen = window.labkitDrawn;
-    await new Promise(done => setTimeout(done, 75));
-  } while (window.labkitDrawn !== seen);
-  return window.labkitKey && seen > window.labkitKey ? seen - window.labkitKey : null;
+    seen = took();
+    await pause(50);
+  } while (took() !== seen);
+  return window.labkitKey && seen > 0 ? seen : null;
 }"""
 
 # Runs in the lesson's kernel. A display (HTML, Label, a figure) is no control; a widget that is neither is an error, so

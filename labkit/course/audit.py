@@ -1,12 +1,14 @@
 """Are the exercises themselves any good: `labkit audit` tries on each what learners will do, right and wrong."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .attempts import verdict_on
+from .judging import Verdict, answers, judge
 from .mutants import kill
 from .registry import Exercise, exercises, rooms
-from .running import Todo
+from .running import Todo, run
 from .show import grid
 
 SEEDS = (0, 1, 2)  # of the notebook's probes, and of two sets that no notebook shows
@@ -81,15 +83,22 @@ def untouched(exercise: Exercise) -> str:
 
 def false_alarms(exercise: Exercise, seed: int) -> dict[str, str]:
     """The right answers that do not pass on this seed's probes, and what they were told."""
-    verdicts = {fn.__name__: verdict_on(exercise, fn, seed=seed) for fn in (exercise.reference, *exercise.alternatives)}
+    verdicts = verdicts_on(exercise, {fn.__name__: fn for fn in (exercise.reference, *exercise.alternatives)}, seed)
     return {name: " · ".join(v.lines()) for name, v in verdicts.items() if v.status != "pass"}
 
 
 def misnamed(exercise: Exercise, seed: int) -> dict[str, str]:
     """The mistakes that are not called by their own name on this seed's probes, and what they were told."""
-    verdicts = {mistake.name: verdict_on(exercise, mistake.fn, seed=seed) for mistake in exercise.mistakes}
+    verdicts = verdicts_on(exercise, {mistake.name: mistake.fn for mistake in exercise.mistakes}, seed)
     wrong = {name: v for name, v in verdicts.items() if (v.status, v.mistake) != ("mistake", name)}
     return {name: " · ".join(v.lines()) for name, v in wrong.items()}
+
+
+def verdicts_on(exercise: Exercise, fns: Mapping[str, Callable], seed: int) -> dict[str, Verdict]:
+    """What is said of each function on this seed's probes; what the house's answers give is computed once."""
+    probes = exercise.probes(seed)
+    answered = functools.cache(answers(exercise, probes))
+    return {name: judge(exercise, probes, run(exercise.answer(fn), probes), answered) for name, fn in fns.items()}
 
 
 def audit_table(found: Iterable[Audit]) -> str:
