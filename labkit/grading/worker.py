@@ -103,7 +103,7 @@ def _be_quiet(kept: int) -> None:
 
 
 def _through(id: str) -> Callable[[Callable], Callable]:
-    """How an answer is launched or watched. It stands among the answers and their mechanism, which are emptied first."""
+    """How an answer is launched or watched. Answers and mechanism, among which it stands, are emptied first."""
     room = exercises(id.partition(".")[0])
     for exercise in room:
         for fn in (exercise.reference, *exercise.alternatives, *(mistake.fn for mistake in exercise.mistakes)):
