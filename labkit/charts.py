@@ -77,7 +77,7 @@ def visits(counts: np.ndarray, *, title: str, program: str, block: str) -> Figur
         type="heatmap", z=grid(np.where(counts > 0, 1.0, np.nan)), zmin=0, zmax=1.4, showscale=False, xgap=2, ygap=2
     )
     layout = dict(
-        width=420,
+        width=max(420, 70 + 7 * len(title)),  # a title that is longer than its figure is cut off
         height=120 + 34 * n,
         xaxis=dict(title_text=block, dtick=1, showgrid=False, range=[-0.5, m - 0.5]),
         yaxis=dict(title_text=program, dtick=1, showgrid=False, range=[n - 0.5, -0.5]),

@@ -3,6 +3,7 @@
 import multiprocessing
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ def most_held() -> int:
 
 
 class PeakMemory:
-    """The most memory this process's children held at once while the block ran, looked at twenty times a second."""
+    """The most memory this process's children held at once while the block ran, looked at twenty times a second.
+
+    One that was born a moment ago is left out: until it runs a program of its own, its memory is its parent's.
+    """
 
     _cpu: dict[int, float]
 
@@ -65,7 +69,8 @@ class PeakMemory:
             held = 0
             for child in psutil.Process().children(recursive=True):
                 try:
-                    held += child.memory_info().rss
+                    if time.time() - child.create_time() > 0.2:
+                        held += child.memory_info().rss
                     self._cpu[child.pid] = sum(child.cpu_times()[:2])
                 except psutil.NoSuchProcess:
                     continue

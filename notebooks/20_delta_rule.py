@@ -26,6 +26,7 @@
 # %%
 import time
 import warnings
+from textwrap import fill
 
 import torch
 import torch.nn.functional as F
@@ -209,7 +210,7 @@ with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     x = torch.randn(1, 1, 4, 8)
     delta_rule.chunkwise(x, F.normalize(x, dim=-1), x, torch.full((1, 1, 4), 2.5))
-print(said[0].message if said else "it has warned already")
+print(fill(str(said[0].message), 100) if said else "it has warned already")
 
 # %% [markdown]
 # ## A step is a reflection, or part of one
@@ -486,7 +487,7 @@ if kernels.WHERE == "interpreted":
     try:
         delta_rule.kernel(*(x.bfloat16() for x in (q, k, v, beta)))
     except TypeError as error:
-        print(error)
+        print(fill(str(error), 100))
 
 # %% [markdown]
 # ### Two warps or four?

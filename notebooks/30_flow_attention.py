@@ -557,7 +557,7 @@ def spread(scores):
 
 for name in digits:
     ahead = [a - b for a, b in zip(text[name].scores, text["softmax"].scores, strict=True)]
-    print(f"{name:25} digits {spread(digits[name].scores)}, text {spread(text[name].scores)} bits, "
+    print(f"{name:25} digits {spread(digits[name].scores)}, text {spread(text[name].scores)}, "
           f"{sum(ahead) / 3:+.3f} to softmax")
 
 # %% [markdown]
@@ -642,7 +642,8 @@ lines({name: [bits[a:b].mean().item() for a, b in places] for name, bits in beyo
 
 # %%
 worse = {name: (bits[36:].mean() > experiments.bigram()).item() for name, bits in beyond.items()}
-print("past the trained length, worse than counting pairs of characters:", worse)
+print("worse than counting pairs past the trained length:",
+      ", ".join(name for name in worse if worse[name]))
 
 # %% [markdown]
 # None of them reads on. The softmax falls furthest, flow attention least, but all end up worse than a table of which

@@ -137,7 +137,7 @@ began = time.process_time()
 small = upscaling.trained()
 print(f"trained in {time.process_time() - began:.1f} s of CPU")
 gains = upscaling.gains(small)
-print("dB above bicubic, on pictures it never saw:",
+print("dB above bicubic, unseen:",
       ", ".join(f"{name.partition('_')[0]} {dB:.1f}" for name, dB in gains.items()))
 
 # %%
@@ -527,7 +527,7 @@ lines(wrong, [f"{size:g} of x" for size in sizes], title="How wrong is the inter
       x_title="size of the noise", y_title="its error / the change")
 
 # %%
-print("with 1 % of noise, the interpreter misses more than a third of the change: "
+print("with 1 % of noise, the interpreter misses more than a third of the change:\n  "
       + ", ".join(f"{name} {ratio[2] > 1 / 3}" for name, ratio in wrong.items()))
 
 # %% [markdown]

@@ -184,8 +184,8 @@ def top(values, n=4):
 
 
 others = recall.direction(lm, answers) - lm.final_norm * (lm.W_E[answers].mean(0) - lm.W_E.mean(0))
-print("answer over the mean token:      ", top(shares.mean(0)))
-print("answer over the mean other answer:", top(recall.attribute(parts, others).mean(0)))
+print("answer over the mean token:", top(shares.mean(0)))
+print("over the mean other answer:", top(recall.attribute(parts, others).mean(0)))
 
 # %% [markdown]
 # Two suspects: head 4 of block 23, and the MLP of the last block. But a share of the logit of *Paris* is not yet a
@@ -474,7 +474,7 @@ alone = {}
 for h in range(9):
     p = world["plain"].logits(recall.zero(f"L29H{h}")).softmax(-1)
     alone[f"L29H{h}"] = p.gather(1, capitals[:, None]).mean().item() - effect["nothing"]["plain"][0]
-print("P(answer) without one head of block 29:",
+print("P(answer) without one head of block 29, more or less:\n ",
       ", ".join(f"{head[3:]} {change:+.2f}" for head, change in alone.items()))
 
 # %% [markdown]

@@ -15,6 +15,7 @@ from labkit import build
 LESSONS = build.sources()
 LINES = 15  # of one cell: what one sees without scrolling
 COLUMNS = 104  # of a line of code, likewise, in a window of 1280 pixels with the files beside it
+PRINTED = 106  # columns of what is printed: JupyterLab breaks a longer line in the middle of a word
 COMPARED = 3  # cells of a lesson whose text nbval compares, at least
 
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
@@ -95,7 +96,9 @@ def test_a_cell_fits_on_a_screen_and_hides_nothing(lesson: Path):
     for cell in _code(lesson):
         lines = [line for line in cell.source.splitlines() if line.strip() and not re.match(r"(from|import) ", line)]
         assert len(lines) <= LINES, cell.source
+        printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
         assert max(map(len, cell.source.splitlines()), default=0) <= COLUMNS, cell.source
+        assert max(map(len, printed.splitlines()), default=0) <= PRINTED, cell.source
         called = {
             node.func.id
             for node in ast.walk(ast.parse(cell.source))
