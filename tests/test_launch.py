@@ -92,7 +92,7 @@ def asked(clone: Path, *arguments: str) -> list[str]:
 
 
 def test_a_second_make_lab_installs_nothing_and_so_needs_no_network(clone: Path):
-    assert asked(clone, "lab") == ["-m pip install -e .", "-m labkit lab"]
+    assert asked(clone, "lab") == ["-m pip install --no-compile -e .", "-m labkit lab"]
     assert asked(clone, "lab", "ARGS=--no-browser --port 8899") == ["-m labkit lab --no-browser --port 8899"]
 
 
@@ -102,11 +102,11 @@ def test_make_lab_installs_again_when_a_version_changed(clone: Path):
     assert asked(clone, "lab") == ["-m labkit lab"]  # a checkout changes times, not versions
     with (clone / "pyproject.toml").open("a") as file:
         file.write("# another pin\n")
-    assert asked(clone, "lab") == ["-m pip install -e .", "-m labkit lab"]
+    assert asked(clone, "lab") == ["-m pip install --no-compile -e .", "-m labkit lab"]
 
 
 def test_what_make_test_installed_serves_make_lab(clone: Path):
-    assert asked(clone, "build")[0] == "-m pip install -e .[test]"
+    assert asked(clone, "build")[0] == "-m pip install --no-compile -e .[test]"
     assert asked(clone, "lab") == ["-m labkit lab"]
 
 
