@@ -23,7 +23,8 @@ TEST := .venv/installed-test-$(HASH)
 BENCH := .venv/installed-bench-$(HASH)
 # Python compiles what it imports; that pip compiles everything beforehand takes longer than all the imports.
 INSTALL = $(PY) -m pip install --no-compile -e
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120
+# In the order of the lessons: the longest ones come early, and no processor waits for the other at the end.
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=120 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: lab test lint build bench clean help
@@ -32,22 +33,19 @@ lab: $(LAB)  ## JupyterLab on your copies of the lessons; ARGS="--no-browser --p
 	@$(PY) -m labkit lab $(ARGS)
 
 test: $(TEST)  ## everything: style and types, tests, notebooks, a real browser
-	@failed=; logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; \
+	@failed=; \
 	stage() { \
 	  name=$$1; shift; start=$$(date +%s); echo "== $$name"; "$$@" || failed="$$failed $$name"; \
 	  echo "== $$name took $$(( $$(date +%s) - start )) s"; \
 	}; \
-	beside() { { failed=; stage "$$@"; [ -z "$$failed" ]; } >"$$logs/$$1" 2>&1 & }; \
-	ended() { wait $$2 || failed="$$failed $$1"; cat "$$logs/$$1"; }; \
 	export OMP_WAIT_POLICY=PASSIVE; \
-	beside lint $(MAKE) --no-print-directory lint; lint=$$!; \
+	log=$$(mktemp); \
+	{ stage lint $(MAKE) --no-print-directory lint; [ -z "$$failed" ]; } >"$$log" 2>&1 & linting=$$!; \
 	$(PY) -m labkit assets fetch || exit 1; \
 	stage tests env OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/test_browser.py; \
-	ended lint $$lint; \
-	export LABKIT_TURNS="$$logs/turns"; \
-	beside nbval env OMP_NUM_THREADS=1 $(PY) -m pytest notebooks $(NBVAL); nbval=$$!; \
+	wait $$linting || failed="$$failed lint"; cat "$$log"; rm -f "$$log"; \
+	stage nbval env OMP_NUM_THREADS=1 $(PY) -m pytest notebooks -n 2 $(NBVAL); \
 	stage browser $(PY) -m pytest tests/test_browser.py; \
-	ended nbval $$nbval; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 lint: $(TEST)  ## ruff and mypy

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from labkit.peak import PeakMemory
 
@@ -31,17 +30,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         work = tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True)
         os.environ["LABKIT_WORK"] = work.name
         _running[item.path.stem] = work, PeakMemory().__enter__(), time.monotonic()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """In `make test` no cell runs while the browser tests wait for a lesson: its seconds are held to a limit too."""
-    if not (turns := os.environ.get("LABKIT_TURNS")):
-        return (yield)
-    with FileLock(turns):
-        result = yield
-    time.sleep(0.05)  # for the other one to take its turn
-    return result
 
 
 @pytest.hookimpl(wrapper=True)
