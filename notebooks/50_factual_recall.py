@@ -474,7 +474,7 @@ alone = {}
 for h in range(9):
     p = world["plain"].logits(recall.zero(f"L29H{h}")).softmax(-1)
     alone[f"L29H{h}"] = p.gather(1, capitals[:, None]).mean().item() - effect["nothing"]["plain"][0]
-print("P(answer) without one head of block 29, more or less:\n ",
+print("what P(answer) gains without one head of block 29:\n ",
       ", ".join(f"{head[3:]} {change:+.2f}" for head, change in alone.items()))
 
 # %% [markdown]

@@ -178,7 +178,7 @@ _REDRAWN = """async () => {
   let seen;
   do {
     seen = took();
-    await pause(50);
+    await pause(seen > 0 ? 50 : 250);
   } while (took() !== seen);
   return window.labkitKey && seen > 0 ? seen : null;
 }"""

@@ -30,7 +30,7 @@ def peer(tmp_path_factory):
 
     file = assets.path("smollm2")
     there = dict(gguf_file=file.name, local_files_only=True)
-    with pytest.MonkeyPatch.context() as once:  # it reads the file three times, and names its tensors 397 times
+    with pytest.MonkeyPatch.context() as once:  # it reads the same file and makes the same table again and again
         for slow in ("GGUFReader", "get_tensor_name_map"):
             once.setattr(gguf, slow, functools.cache(getattr(gguf, slow)))
         model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **there).eval()
